@@ -1,0 +1,173 @@
+//! `config.toml`: read as text, refused when it holds anything unknown, and turned into checked values.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::name::{NameError, ProfileName};
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Not TOML, or a key or type that is not known; the text names line and key.
+    #[error("{0}")]
+    Syntax(String),
+    /// A profile name that is none.
+    #[error("'{text}' is not a profile name: {source}")]
+    Profile {
+        /// What stands there.
+        text: String,
+        /// What is wrong with it.
+        source: NameError,
+    },
+    /// A number out of its range.
+    #[error("{key} = {value} is out of its range ({low} to {high})")]
+    Range {
+        /// The key, with its table.
+        key: &'static str,
+        /// What stands there.
+        value: u64,
+        /// Least allowed.
+        low: u64,
+        /// Most allowed.
+        high: u64,
+    },
+}
+
+/// How often one requester may ask (GCRA: a steady rate and a burst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Requests per second in the long run.
+    pub per_second: u32,
+    /// Requests at once.
+    pub burst: u32,
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The profile of commands that name none.
+    pub default_profile: ProfileName,
+    /// How long a decrypted value may stay in the cache.
+    pub cache_ttl: Duration,
+    /// Rate of the CLI, the launcher and enrolled daemons.
+    pub rate_known: Rate,
+    /// Rate of everyone else, and of whoever was just denied.
+    pub rate_unknown: Rate,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            default_profile: default_profile(),
+            cache_ttl: Duration::from_secs(300),
+            rate_known: Rate { per_second: 1_000, burst: 2_000 },
+            rate_unknown: Rate { per_second: 10, burst: 20 },
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawConfig {
+    default_profile: Option<String>,
+    secrets: RawSecrets,
+    rate_limit: BTreeMap<RequesterClass, RawRate>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawSecrets {
+    cache_ttl_seconds: Option<u64>,
+}
+
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum RequesterClass {
+    Known,
+    Unknown,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRate {
+    per_second: u64,
+    burst: u64,
+}
+
+/// The profile of a configuration that names none.
+fn default_profile() -> ProfileName {
+    #[allow(clippy::expect_used)] // a literal that the tests of `name` cover
+    ProfileName::parse("default").expect("a valid profile name")
+}
+
+fn in_range(key: &'static str, value: u64, low: u64, high: u64) -> Result<u64, ConfigError> {
+    if (low..=high).contains(&value) { Ok(value) } else { Err(ConfigError::Range { key, value, low, high }) }
+}
+
+impl Config {
+    /// Reads a configuration from the text of `config.toml`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let raw: RawConfig =
+            toml::from_str(text).map_err(|error| ConfigError::Syntax(error.to_string().trim_end().to_owned()))?;
+        let defaults = Self::default();
+        let rate = |class, default: Rate| match raw.rate_limit.get(&class) {
+            None => Ok(default),
+            Some(rate) => Ok(Rate {
+                per_second: narrow(in_range("rate_limit.*.per_second", rate.per_second, 1, 1_000_000)?),
+                burst: narrow(in_range("rate_limit.*.burst", rate.burst, 1, 1_000_000)?),
+            }),
+        };
+        Ok(Self {
+            rate_known: rate(RequesterClass::Known, defaults.rate_known)?,
+            rate_unknown: rate(RequesterClass::Unknown, defaults.rate_unknown)?,
+            default_profile: match raw.default_profile {
+                None => defaults.default_profile,
+                Some(text) => ProfileName::parse(text.as_str()).map_err(|source| ConfigError::Profile { text, source })?,
+            },
+            cache_ttl: match raw.secrets.cache_ttl_seconds {
+                None => defaults.cache_ttl,
+                Some(seconds) => Duration::from_secs(in_range("secrets.cache_ttl_seconds", seconds, 0, 300)?),
+            },
+        })
+    }
+}
+
+fn narrow(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn known_keys_are_taken_over() {
+        let config = Config::parse(
+            "default_profile = 'work'\n[secrets]\ncache_ttl_seconds = 0\n[rate_limit.unknown]\nper_second = 1\nburst = 2\n",
+        )
+        .unwrap();
+        assert_eq!(config.default_profile.as_str(), "work");
+        assert_eq!(config.cache_ttl, Duration::ZERO);
+        assert_eq!(config.rate_unknown, Rate { per_second: 1, burst: 2 });
+        assert_eq!(config.rate_known, Config::default().rate_known);
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_values_are_named() {
+        let error = Config::parse("[secrets]\ncache_tll_seconds = 3\n").unwrap_err().to_string();
+        assert!(error.contains("cache_tll_seconds") && error.contains("line 2"), "{error}");
+        assert!(matches!(Config::parse("default_profile = 'A B'"), Err(ConfigError::Profile { .. })));
+        assert!(matches!(Config::parse("[secrets]\ncache_ttl_seconds = 301"), Err(ConfigError::Range { .. })));
+        assert!(matches!(Config::parse("[rate_limit.friends]\nper_second=1\nburst=1"), Err(ConfigError::Syntax(_))));
+    }
+}

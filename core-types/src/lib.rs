@@ -1,0 +1,17 @@
+//! What every process of pds agrees on: names, limits, locations, configuration and messages.
+//!
+//! Nothing here does I/O or cryptography, and nothing here depends on another crate of the workspace,
+//! so a change of this crate is a change of what the processes say to each other.
+
+pub mod config;
+pub mod env_name;
+pub mod header;
+pub mod limits;
+pub mod name;
+pub mod paths;
+pub mod pattern;
+pub mod protocol;
+mod wire_secret;
+
+pub use name::{DaemonName, NameError, ProfileName, SecretName};
+pub use wire_secret::WireSecret;

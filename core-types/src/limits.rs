@@ -1,0 +1,51 @@
+//! Every limit of the system in one place: what is refused, and from which size on.
+
+/// Longest secret name, in bytes.
+pub const SECRET_NAME_BYTES_MAX: usize = 256;
+/// Longest profile name, in bytes.
+pub const PROFILE_NAME_BYTES_MAX: usize = 64;
+/// Longest daemon name, in bytes.
+pub const DAEMON_NAME_BYTES_MAX: usize = 64;
+/// Largest secret value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Largest password, in bytes, before it is stretched.
+pub const PASSWORD_BYTES_MAX: usize = 4096;
+
+/// Largest frame on the bus (header and body), in bytes; checked before anything is allocated.
+pub const FRAME_BYTES_MAX: usize = 2 << 20;
+/// Largest body the ends of the bus may send, in bytes: a frame less room for its header and seal.
+pub const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - 4096;
+/// Most file descriptors one frame may carry.
+pub const DESCRIPTORS_MAX: usize = 8;
+/// Most bytes read from a connection before its handshake has ended.
+pub const PRE_HANDSHAKE_BYTES_MAX: usize = 256;
+/// Most connections that may wait for their handshake at once.
+pub const UNAUTHENTICATED_MAX: usize = 64;
+/// How long a handshake may take, in milliseconds.
+pub const HANDSHAKE_MS_MAX: u64 = 5_000;
+/// Most connections the bus keeps, over all users of it.
+pub const CONNECTIONS_MAX: usize = 256;
+/// Connections of [`CONNECTIONS_MAX`] that only registered daemons may take.
+pub const CONNECTIONS_RESERVED: usize = 16;
+/// Most requests one connection may have unanswered.
+pub const IN_FLIGHT_MAX: usize = 64;
+/// Most bytes waiting to be written to one connection.
+pub const OUTGOING_BYTES_MAX: usize = 8 << 20;
+/// Deadline of a request that names none, in milliseconds.
+pub const DEADLINE_MS_DEFAULT: u32 = 10_000;
+/// Longest deadline a request may ask for, in milliseconds.
+pub const DEADLINE_MS_MAX: u32 = 120_000;
+
+/// Largest page of a listing, in names.
+pub const LIST_PAGE_MAX: usize = 4_000;
+/// Most names, patterns or mappings in one selection.
+pub const SELECTION_MAX: usize = 10_000;
+/// Most arguments of a child and most variables of its environment.
+pub const ARGUMENTS_MAX: usize = 200_000;
+/// Longest single `NAME=value` string Linux accepts, its NUL included (`MAX_ARG_STRLEN`, execve(2)).
+pub const ENVIRONMENT_STRING_BYTES_MAX: usize = 131_072;
+
+/// Largest configuration file, in bytes.
+pub const CONFIG_BYTES_MAX: usize = 1 << 20;
+/// Largest page of audit lines in one answer.
+pub const AUDIT_PAGE_MAX: usize = 1_000;

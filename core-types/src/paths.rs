@@ -1,0 +1,195 @@
+//! Where everything lies: the only reader of `XDG_*` and of the `PDS_*` variables that move a folder.
+
+use std::path::{Path, PathBuf};
+
+use crate::name::ProfileName;
+
+/// The folders cannot be told from the environment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathsError {
+    /// Neither the specific variable nor `HOME` says where the folder is.
+    #[error("neither {variable} nor HOME is set, so there is no place for {purpose}")]
+    NoHome {
+        /// The variable that would say it.
+        variable: &'static str,
+        /// What the folder is for.
+        purpose: &'static str,
+    },
+    /// There is no folder for sockets.
+    #[error("XDG_RUNTIME_DIR is not set, so there is no place for sockets that only you can reach")]
+    NoRuntime,
+    /// A variable with a path that is not absolute (the XDG base directory specification says to refuse it).
+    #[error("{variable} is not an absolute path")]
+    Relative {
+        /// The variable.
+        variable: &'static str,
+    },
+}
+
+/// All folders of one user's pds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    config: PathBuf,
+    data: PathBuf,
+    state: PathBuf,
+    runtime: PathBuf,
+}
+
+impl Paths {
+    /// Takes the folders from the process's environment.
+    ///
+    /// # Errors
+    /// A folder cannot be told, or a variable holds a relative path.
+    pub fn from_environment() -> Result<Self, PathsError> {
+        Self::from_variables(|name| std::env::var_os(name).map(PathBuf::from))
+    }
+
+    /// Takes the folders from `variable`, which answers the value of an environment variable.
+    ///
+    /// # Errors
+    /// As [`Self::from_environment`].
+    pub fn from_variables(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, PathsError> {
+        let absolute = |name: &'static str| match variable(name).filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) if path.is_absolute() => Ok(Some(path)),
+            Some(_) => Err(PathsError::Relative { variable: name }),
+            None => Ok(None),
+        };
+        let folder = |own: &'static str, xdg: &'static str, below_home: &str, purpose: &'static str| {
+            if let Some(path) = absolute(own)? {
+                return Ok(path);
+            }
+            if let Some(path) = absolute(xdg)? {
+                return Ok(path.join("pds"));
+            }
+            match absolute("HOME")? {
+                Some(home) => Ok(home.join(below_home).join("pds")),
+                None => Err(PathsError::NoHome { variable: xdg, purpose }),
+            }
+        };
+        let runtime = match absolute("PDS_RUNTIME_DIR")? {
+            Some(path) => path,
+            None => absolute("XDG_RUNTIME_DIR")?.ok_or(PathsError::NoRuntime)?.join("pds"),
+        };
+        Ok(Self {
+            config: folder("PDS_CONFIG_DIR", "XDG_CONFIG_HOME", ".config", "the configuration")?,
+            data: folder("PDS_DATA_DIR", "XDG_DATA_HOME", ".local/share", "the vaults")?,
+            state: folder("PDS_STATE_DIR", "XDG_STATE_HOME", ".local/state", "the audit log")?,
+            runtime,
+        })
+    }
+
+    /// Folder of sockets and public keys.
+    #[must_use]
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// Folder of the audit log and the daemons' logs.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Folder of the vaults and nothing else.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.config.join("config.toml")
+    }
+
+    /// The socket of the bus.
+    #[must_use]
+    pub fn bus_socket(&self) -> PathBuf {
+        self.runtime.join("bus.sock")
+    }
+
+    /// The bus's public key, in hex.
+    #[must_use]
+    pub fn bus_public_key(&self) -> PathBuf {
+        self.runtime.join("bus.pub")
+    }
+
+    /// Folder of the daemons' public keys.
+    #[must_use]
+    pub fn public_keys(&self) -> PathBuf {
+        self.runtime.join("keys")
+    }
+
+    /// Public key of one daemon, in hex.
+    #[must_use]
+    pub fn public_key(&self, daemon: &str) -> PathBuf {
+        self.public_keys().join(format!("{daemon}.pub"))
+    }
+
+    /// The file that the one running instance of a daemon (or of the supervisor) holds locked.
+    #[must_use]
+    pub fn instance_lock(&self, daemon: &str) -> PathBuf {
+        self.runtime.join(format!("{daemon}.lock"))
+    }
+
+    /// Folder of all vaults.
+    #[must_use]
+    pub fn vaults(&self) -> PathBuf {
+        self.data.join("vaults")
+    }
+
+    /// Folder of one vault.
+    #[must_use]
+    pub fn vault(&self, profile: &ProfileName) -> PathBuf {
+        self.vaults().join(profile.as_str())
+    }
+
+    /// Folder of the audit log's segments.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.state.join("audit")
+    }
+
+    /// The file in which wrong unlock attempts are counted, so that a restart forgives none.
+    #[must_use]
+    pub fn unlock_attempts(&self) -> PathBuf {
+        self.state.join("unlock-attempts.json")
+    }
+
+    /// The log of the daemons, where systemd keeps none.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.state.join("daemons.log")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(variables: &[(&str, &str)]) -> Result<Paths, PathsError> {
+        Paths::from_variables(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| PathBuf::from(value))
+        })
+    }
+
+    #[test]
+    fn xdg_folders_get_a_folder_of_our_own_and_overrides_do_not() {
+        let found = paths(&[("HOME", "/home/u"), ("XDG_RUNTIME_DIR", "/run/user/1"), ("PDS_DATA_DIR", "/d")]).unwrap();
+        assert_eq!(found.bus_socket(), Path::new("/run/user/1/pds/bus.sock"));
+        assert_eq!(found.vaults(), Path::new("/d/vaults"));
+        assert_eq!(found.config_file(), Path::new("/home/u/.config/pds/config.toml"));
+        assert_eq!(found.audit(), Path::new("/home/u/.local/state/pds/audit"));
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_an_error() {
+        assert_eq!(paths(&[("HOME", "/home/u")]), Err(PathsError::NoRuntime));
+        assert!(matches!(paths(&[("XDG_RUNTIME_DIR", "/r")]), Err(PathsError::NoHome { .. })));
+        assert_eq!(
+            paths(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "run")]),
+            Err(PathsError::Relative { variable: "XDG_RUNTIME_DIR" })
+        );
+        assert_eq!(paths(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "")]), Err(PathsError::NoRuntime));
+    }
+}

@@ -1,0 +1,156 @@
+//! The call of `daemon-launcher`, and what `pds` and the child's monitor say to each other afterwards.
+
+use serde::{Deserialize, Serialize};
+
+use super::secrets::{SecretsDenial, Selection};
+use super::service;
+use crate::name::{LAUNCHER, ProfileName, SecretName};
+use crate::wire_secret::WireSecret;
+
+/// A string of the operating system: any bytes but NUL. It may hold what the caller's environment holds.
+pub type OsBytes = WireSecret;
+
+/// One resource limit (getrlimit(2)); `None` is "unlimited".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceLimit {
+    /// Number of the resource, as the kernel counts them on this machine.
+    pub resource: u32,
+    /// Limit in force.
+    pub soft: Option<u64>,
+    /// Ceiling of it.
+    pub hard: Option<u64>,
+}
+
+/// A mapping from one secret to one variable, as `--env VAR=NAME` gives it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mapping {
+    /// The variable.
+    pub variable: String,
+    /// The secret.
+    pub name: SecretName,
+}
+
+/// Starts a program with secrets in its environment.
+///
+/// Descriptors that travel with it, in this order: standard input, output and error of the child, its working
+/// directory, and one end of a `SOCK_SEQPACKET` pair on which the child's monitor speaks [`ChildEvent`] and hears
+/// [`ChildCommand`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Run {
+    /// Profiles to read from; the first that has a name wins.
+    pub profiles: Vec<ProfileName>,
+    /// Which secrets become variables by their own name.
+    pub selection: Selection,
+    /// Secrets that become variables of another name, besides.
+    pub mappings: Vec<Mapping>,
+    /// Put before the variables made from names.
+    pub prefix: String,
+    /// The program and its arguments.
+    pub arguments: Vec<OsBytes>,
+    /// The caller's environment, as `NAME=value`.
+    pub environment: Vec<OsBytes>,
+    /// The caller's umask.
+    pub umask: u32,
+    /// The caller's resource limits.
+    pub limits: Vec<ResourceLimit>,
+    /// Whether one of the three streams is a pseudo-terminal that the child shall be controlled by.
+    pub terminal: bool,
+}
+
+/// How many descriptors travel with [`Run`].
+pub const RUN_DESCRIPTORS: usize = 5;
+
+/// The program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Process of the program, as the launcher sees it.
+    pub pid: u32,
+}
+
+/// Why a program was not started; it never ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum LauncherDenial {
+    /// `daemon-secrets` said no.
+    #[error("{0}")]
+    Secrets(SecretsDenial),
+    /// `daemon-secrets` did not answer.
+    #[error("daemon-secrets did not answer: {0}")]
+    SecretsUnreachable(String),
+    /// Two secrets would become the same variable.
+    #[error("the secrets '{first}' and '{second}' would both become the variable {variable}")]
+    Collision {
+        /// The variable.
+        variable: String,
+        /// One secret.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A secret would become a variable that changes how programs load or run code.
+    #[error("the secret '{name}' would become {variable}, which {reason}")]
+    ForbiddenVariable {
+        /// The variable.
+        variable: String,
+        /// The secret.
+        name: String,
+        /// What such a variable does.
+        reason: String,
+    },
+    /// `--env` or `--prefix` with something that is no variable name.
+    #[error("'{0}' is not a variable name: use A-Z, a-z, 0-9 and _, not starting with a digit")]
+    InvalidVariable(String),
+    /// A value that no environment can hold.
+    #[error("the value of '{0}' contains a NUL byte, which no environment variable can hold")]
+    NulByte(String),
+    /// A value that is longer than the kernel takes.
+    #[error("the value of '{name}' makes a variable of {bytes} bytes, and the kernel takes at most {limit}")]
+    ValueTooLong {
+        /// The secret.
+        name: String,
+        /// Bytes of name, `=`, value and NUL.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// No such program.
+    #[error("the command was not found")]
+    NotFound,
+    /// A file that cannot be executed.
+    #[error("the command cannot be executed: {0}")]
+    NotExecutable(String),
+    /// The request itself is out of its limits.
+    #[error("the request is out of its limits: {0}")]
+    Invalid(String),
+    /// The machine could not start it.
+    #[error("the child could not be started: {0}")]
+    Spawn(String),
+}
+
+/// From `pds` to the child's monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChildCommand {
+    /// Send this signal to the command's process only, as kill(1) on it would.
+    Signal(i32),
+    /// Send this signal to its process group, as the terminal would.
+    SignalGroup(i32),
+    /// Make the command's group the foreground group of its terminal again, and continue it.
+    Continue,
+}
+
+/// From the child's monitor to `pds`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChildEvent {
+    /// The command stopped by this signal.
+    Stopped(i32),
+    /// The command ended by itself.
+    Exited(i32),
+    /// The command was ended by this signal.
+    Killed(i32),
+}
+
+service! {
+    /// The starter of programs.
+    LauncherService = LAUNCHER, sealed: true, denial: LauncherDenial, requests: LauncherRequest {
+        1 Run -> Started,
+    }
+}

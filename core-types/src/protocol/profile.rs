@@ -1,0 +1,215 @@
+//! Calls of `daemon-profile`: unlock attempts and the audit log.
+
+use serde::{Deserialize, Serialize};
+
+use super::secrets::Gate;
+use super::service;
+use crate::name::{PROFILE, ProfileName};
+
+/// Asks for leave to try a password: answered with how long to wait first. Only `daemon-secrets` may ask.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BeginUnlock {
+    /// The profile.
+    pub profile: ProfileName,
+}
+
+/// How long to wait before the attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnlockDelay {
+    /// Milliseconds to wait; 0 after no wrong attempt.
+    pub wait_ms: u64,
+}
+
+/// Says how an attempt ended. Only `daemon-secrets` may say it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EndUnlock {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Whether the factor was right.
+    pub right: bool,
+}
+
+/// What was done, or attempted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// A vault was made.
+    Init,
+    /// A profile was unlocked.
+    Unlock,
+    /// A profile was locked.
+    Lock,
+    /// A password was changed.
+    ChangePassword,
+    /// One secret was read.
+    Get,
+    /// A secret was written.
+    Set,
+    /// A secret was removed.
+    Delete,
+    /// Names were listed.
+    List,
+    /// A program was started with secrets.
+    Run,
+    /// A client did on the bus what no honest client does.
+    Incident,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was done.
+    Done,
+    /// A gate said no.
+    Denied {
+        /// Which.
+        gate: Gate,
+        /// Its denial, in words that hold no secret.
+        reason: String,
+    },
+    /// It was allowed and did not work.
+    Failed {
+        /// Why, in words that hold no secret.
+        reason: String,
+    },
+}
+
+/// Who asked, as stamped by the bus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requester {
+    /// Registered name, or `cli`.
+    pub name: String,
+    /// User.
+    pub uid: u32,
+    /// Process, where known.
+    pub pid: Option<u32>,
+    /// Executable, where known.
+    pub executable: Option<String>,
+    /// systemd unit, where known.
+    pub unit: Option<String>,
+}
+
+impl From<&crate::header::Sender> for Requester {
+    fn from(sender: &crate::header::Sender) -> Self {
+        Self {
+            name: sender.requester().to_owned(),
+            uid: sender.uid,
+            pid: sender.pid,
+            executable: sender.executable.clone(),
+            unit: sender.unit.clone(),
+        }
+    }
+}
+
+/// One thing that happened, as told by the daemon where it happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretOperationAudit {
+    /// When, in milliseconds of the Unix epoch.
+    pub unix_ms: u64,
+    /// What.
+    pub operation: Operation,
+    /// In which profile.
+    pub profile: Option<ProfileName>,
+    /// Which secret (as asked for), or which program; never a value.
+    pub subject: Option<String>,
+    /// Who asked.
+    pub requester: Requester,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// Adds entries to the audit log; answered when they have been written. Only the daemons that guard something may.
+///
+/// A daemon sends again what was not answered, so `first` numbers its entries: `daemon-profile` drops those it has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// Number that the sending process chose for itself at its start.
+    pub origin: u64,
+    /// Number of the first entry, counted by the sending process from 0.
+    pub first: u64,
+    /// The entries, in order.
+    pub entries: Vec<SecretOperationAudit>,
+}
+
+/// Asks for the last entries of the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditTail {
+    /// How many at most.
+    pub count: u32,
+    /// Only entries after this sequence number.
+    pub after: Option<u64>,
+}
+
+/// An entry of the log, as the JSON line that was written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditLine {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// The line, without its line feed.
+    pub json: String,
+}
+
+/// Asks for a check of the whole chain.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditVerify {}
+
+/// Result of a check of the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditReport {
+    /// Entries read.
+    pub entries: u64,
+    /// The first fault, if there is one.
+    pub fault: Option<AuditFault>,
+}
+
+/// Where a chain breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditFault {
+    /// The first sequence number that is not as it was written.
+    pub sequence: u64,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Asks for the state of the log, for `pds status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditStatus {}
+
+/// State of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditState {
+    /// Sequence number the next entry gets.
+    pub next_sequence: u64,
+    /// Why nothing can be written, when nothing can.
+    pub failing: Option<String>,
+}
+
+/// Why `daemon-profile` said no.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum ProfileDenial {
+    /// The requester may not call this.
+    #[error("'{requester}' may not ask daemon-profile for this")]
+    Identity {
+        /// Who asked, as stamped.
+        requester: String,
+    },
+    /// The log could not be written or read; the text holds no secret.
+    #[error("the audit log failed: {0}")]
+    Log(String),
+    /// A field is out of its limits.
+    #[error("the request is out of its limits")]
+    Invalid,
+}
+
+service! {
+    /// The owner of unlock back-off and of the audit log. It never sees a secret, so nothing of it is sealed.
+    ProfileService = PROFILE, sealed: false, denial: ProfileDenial, requests: ProfileRequest {
+        1 BeginUnlock -> UnlockDelay,
+        2 EndUnlock -> (),
+        3 Record -> (),
+        4 AuditTail -> Vec<AuditLine>,
+        5 AuditVerify -> AuditReport,
+        6 AuditStatus -> AuditState,
+    }
+}

@@ -1,0 +1,300 @@
+//! Calls of `daemon-secrets`: vaults, their lock state, and the secrets in them.
+
+use serde::{Deserialize, Serialize};
+
+use super::service;
+use crate::name::{NameError, ProfileName, SECRETS, SecretName};
+use crate::pattern::Pattern;
+use crate::wire_secret::WireSecret;
+
+/// Makes a vault with one password; the profile is unlocked afterwards.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Init {
+    /// The new profile.
+    pub profile: ProfileName,
+    /// Its password.
+    pub password: WireSecret,
+}
+
+/// Unlocks a profile.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Unlock {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Its password.
+    pub password: WireSecret,
+}
+
+/// What [`Unlock`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unlocked {
+    /// The profile was locked and is unlocked now.
+    Now,
+    /// The profile was unlocked before; the password was not needed.
+    Already,
+}
+
+/// Locks one profile, or all.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lock {
+    /// The profile, or `None` for all of them.
+    pub profile: Option<ProfileName>,
+}
+
+/// Asks for all profiles and their state.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Profiles {}
+
+/// A way to unlock a profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FactorKind {
+    /// A password, stretched by Argon2id.
+    Password,
+}
+
+/// Lock state of a profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProfileState {
+    /// No key of it is in memory.
+    Locked,
+    /// Its secrets can be read.
+    Unlocked {
+        /// Since when, in milliseconds of the Unix epoch.
+        since_unix_ms: u64,
+    },
+    /// Its vault cannot be used; the text says why and holds no secret.
+    Damaged(String),
+}
+
+/// A profile as shown by `pds status` and `pds profile list`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProfileEntry {
+    /// Its name.
+    pub name: ProfileName,
+    /// Its lock state.
+    pub state: ProfileState,
+    /// The ways to unlock it.
+    pub factors: Vec<FactorKind>,
+    /// When its vault was made, in milliseconds of the Unix epoch.
+    pub created_unix_ms: u64,
+}
+
+/// Changes the password of a profile; its secrets are not re-encrypted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangePassword {
+    /// The profile.
+    pub profile: ProfileName,
+    /// The password it has.
+    pub old: WireSecret,
+    /// The password it gets.
+    pub new: WireSecret,
+}
+
+/// Reads one secret. The name travels unchecked: the name gate judges and audits it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Get {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Name of the secret, as given by the user.
+    pub name: String,
+}
+
+/// Which secrets of a profile a batch wants.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Selection {
+    /// All that the requester may read.
+    All,
+    /// All that match one of these; a pattern without `*` must exist and be readable, one with `*` must match something.
+    Only(Vec<Pattern>),
+}
+
+/// Reads several secrets as one operation: all or none. Costs as many tokens as it has names.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetBatch {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Which of its secrets.
+    pub selection: Selection,
+}
+
+/// One secret of a batch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NamedSecret {
+    /// Its name.
+    pub name: SecretName,
+    /// Its value.
+    pub value: WireSecret,
+}
+
+/// Stores a secret, replacing what has the name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Set {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Name of the secret, as given by the user.
+    pub name: String,
+    /// Its value: 0 bytes to 1 MiB, any bytes.
+    pub value: WireSecret,
+}
+
+/// Removes a secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Delete {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Name of the secret, as given by the user.
+    pub name: String,
+}
+
+/// Lists names, in order, a page at a time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct List {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Only names that match.
+    pub pattern: Option<Pattern>,
+    /// Only names after this one: the last of the page before.
+    pub after: Option<SecretName>,
+}
+
+/// A secret as listed: everything but its value.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SecretEntry {
+    /// Its name.
+    pub name: SecretName,
+    /// When the name was first set, in milliseconds of the Unix epoch.
+    pub created_unix_ms: u64,
+    /// When it was last set.
+    pub updated_unix_ms: u64,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SecretPage {
+    /// The entries, in order of their names.
+    pub entries: Vec<SecretEntry>,
+    /// Whether there are more after the last of them.
+    pub more: bool,
+}
+
+/// The gates, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Gate {
+    /// 1: some profile is unlocked.
+    Lock,
+    /// 2: the profile asked for is unlocked.
+    ActiveProfile,
+    /// 3: the requester is one that may ask at all.
+    Identity,
+    /// 4: the requester has tokens left.
+    RateLimit,
+    /// 5: a rule allows it.
+    AccessRule,
+    /// 5.5: the name is a name.
+    Name,
+    /// 6: the vault did it.
+    Vault,
+}
+
+/// Every way `daemon-secrets` says no, or says that it could not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum SecretsDenial {
+    /// No profile at all is unlocked.
+    #[error("no profile is unlocked")]
+    Locked,
+    /// This profile is locked, others are not.
+    #[error("profile '{0}' is locked")]
+    ProfileNotActive(ProfileName),
+    /// There is no such profile.
+    #[error("there is no profile '{0}'")]
+    NoSuchProfile(ProfileName),
+    /// The requester is not one that may ask for this.
+    #[error("'{requester}' may not ask daemon-secrets for this")]
+    Identity {
+        /// Who asked, as stamped.
+        requester: String,
+    },
+    /// The requester asked too often.
+    #[error("too many requests; the next is possible in {retry_ms} ms")]
+    RateLimited {
+        /// When to come back, in milliseconds.
+        retry_ms: u64,
+    },
+    /// A batch that costs more than the requester's whole allowance.
+    #[error("{names} secrets at once are more than the requester may ever read at once ({burst})")]
+    BatchOverBurst {
+        /// Names in the batch.
+        names: u32,
+        /// The requester's burst.
+        burst: u32,
+    },
+    /// A rule says no, or no rule says yes.
+    #[error("the access rules do not allow it")]
+    Forbidden,
+    /// The name breaks the rules for names.
+    #[error("the name is not a secret name: {0}")]
+    InvalidName(NameError),
+    /// There is no such secret.
+    #[error("there is no secret '{0}'")]
+    NoSuchSecret(String),
+    /// A value over the limit.
+    #[error("the value has {bytes} bytes, and at most {limit} are allowed")]
+    ValueTooLarge {
+        /// Bytes given.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// A batch that does not fit into one answer.
+    #[error("the selected secrets together are larger than one answer may be ({limit} bytes)")]
+    BatchTooLarge {
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// A password or other factor that does not unwrap the master key.
+    #[error("the password is wrong")]
+    WrongFactor,
+    /// A password that is empty or longer than allowed.
+    #[error("a password has 1 to 4096 bytes")]
+    UnusableFactor,
+    /// A profile of that name exists.
+    #[error("profile '{0}' exists already")]
+    ProfileExists(ProfileName),
+    /// The vault does not hold what was written to it.
+    #[error("the vault is damaged: {0}")]
+    Damaged(String),
+    /// The disk is full; nothing was changed.
+    #[error("the disk is full; nothing was changed")]
+    StorageFull,
+    /// The storage failed; the text says how and holds no secret.
+    #[error("the storage failed: {0}")]
+    Storage(String),
+    /// The attempt could not be recorded, so it was not made.
+    #[error("the attempt could not be recorded by daemon-profile, so it was refused")]
+    Unrecorded,
+}
+
+/// Published on [`super::Topic::ProfileState`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProfileChanged {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Whether it is unlocked now.
+    pub unlocked: bool,
+}
+
+service! {
+    /// The owner of the vaults.
+    SecretsService = SECRETS, sealed: true, denial: SecretsDenial, requests: SecretsRequest {
+        1 Init -> (),
+        2 Unlock -> Unlocked,
+        3 Lock -> Vec<ProfileName>,
+        4 Profiles -> Vec<ProfileEntry>,
+        5 ChangePassword -> (),
+        6 Get -> WireSecret,
+        7 GetBatch -> Vec<NamedSecret>,
+        8 Set -> (),
+        9 Delete -> (),
+        10 List -> SecretPage,
+    }
+}
