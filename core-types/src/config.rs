@@ -112,8 +112,8 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let raw: RawConfig =
-            toml::from_str(text).map_err(|error| ConfigError::Syntax(error.to_string().trim_end().to_owned()))?;
+        let raw: RawConfig = toml::from_str(text)
+            .map_err(|error| ConfigError::Syntax(error.to_string().trim_end().to_owned()))?;
         let defaults = Self::default();
         let rate = |class, default: Rate| match raw.rate_limit.get(&class) {
             None => Ok(default),
@@ -127,7 +127,8 @@ impl Config {
             rate_unknown: rate(RequesterClass::Unknown, defaults.rate_unknown)?,
             default_profile: match raw.default_profile {
                 None => defaults.default_profile,
-                Some(text) => ProfileName::parse(text.as_str()).map_err(|source| ConfigError::Profile { text, source })?,
+                Some(text) => ProfileName::parse(text.as_str())
+                    .map_err(|source| ConfigError::Profile { text, source })?,
             },
             cache_ttl: match raw.secrets.cache_ttl_seconds {
                 None => defaults.cache_ttl,
@@ -167,7 +168,13 @@ mod tests {
         let error = Config::parse("[secrets]\ncache_tll_seconds = 3\n").unwrap_err().to_string();
         assert!(error.contains("cache_tll_seconds") && error.contains("line 2"), "{error}");
         assert!(matches!(Config::parse("default_profile = 'A B'"), Err(ConfigError::Profile { .. })));
-        assert!(matches!(Config::parse("[secrets]\ncache_ttl_seconds = 301"), Err(ConfigError::Range { .. })));
-        assert!(matches!(Config::parse("[rate_limit.friends]\nper_second=1\nburst=1"), Err(ConfigError::Syntax(_))));
+        assert!(matches!(
+            Config::parse("[secrets]\ncache_ttl_seconds = 301"),
+            Err(ConfigError::Range { .. })
+        ));
+        assert!(matches!(
+            Config::parse("[rate_limit.friends]\nper_second=1\nburst=1"),
+            Err(ConfigError::Syntax(_))
+        ));
     }
 }

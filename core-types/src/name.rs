@@ -188,10 +188,7 @@ mod tests {
         for (bad, error) in cases {
             assert_eq!(SecretName::parse(bad), Err(error), "{bad}");
         }
-        assert_eq!(
-            SecretName::parse("x".repeat(257)),
-            Err(NameError::TooLong { length: 257, limit: 256 })
-        );
+        assert_eq!(SecretName::parse("x".repeat(257)), Err(NameError::TooLong { length: 257, limit: 256 }));
         for bad in ["a b", "a\n", "a\0b", "\u{1b}[0m", "ä", "a=b", "a:b"] {
             assert!(matches!(SecretName::parse(bad), Err(NameError::Byte { .. })), "{bad:?}");
         }

@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn xdg_folders_get_a_folder_of_our_own_and_overrides_do_not() {
-        let found = paths(&[("HOME", "/home/u"), ("XDG_RUNTIME_DIR", "/run/user/1"), ("PDS_DATA_DIR", "/d")]).unwrap();
+        let found = paths(&[("HOME", "/home/u"), ("XDG_RUNTIME_DIR", "/run/user/1"), ("PDS_DATA_DIR", "/d")])
+            .unwrap();
         assert_eq!(found.bus_socket(), Path::new("/run/user/1/pds/bus.sock"));
         assert_eq!(found.vaults(), Path::new("/d/vaults"));
         assert_eq!(found.config_file(), Path::new("/home/u/.config/pds/config.toml"));

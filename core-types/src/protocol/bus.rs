@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::{Topic, service};
 use crate::name::{BUS, DaemonName};
 
-/// Says that the caller is ready to serve under the name that belongs to its key.
+/// Says that the caller is ready to serve under a name; it must own the key published for that name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Announce {
+    /// The name.
+    pub name: DaemonName,
     /// Version of the daemon, for `pds status`.
     pub version: String,
 }
@@ -37,7 +39,7 @@ pub struct Peer {
 /// Why the bus said no to a call of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum BusDenial {
-    /// The caller's key belongs to no registered name.
+    /// The caller does not own the key published for the name.
     #[error("the connection's key is not a registered daemon's")]
     NotRegistered,
     /// Another live connection serves under the name.
@@ -52,7 +54,7 @@ pub enum BusDenial {
 }
 
 /// What a client did that no honest client does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Misdeed {
     /// It answered a request that was not put to it.
     ForgedResponse,
@@ -63,7 +65,7 @@ pub enum Misdeed {
 }
 
 /// Published by the bus on [`Topic::BusIncident`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
     /// What was done.
     pub misdeed: Misdeed,

@@ -19,9 +19,9 @@ use crate::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 /// What a service is to its callers.
 pub trait Service {
     /// All its requests, as they travel.
-    type Request: Serialize + DeserializeOwned;
+    type Request: Serialize + DeserializeOwned + Send + Sync + 'static;
     /// All the ways its policy says no, as they travel.
-    type Denial: Serialize + DeserializeOwned + std::fmt::Debug;
+    type Denial: Serialize + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static;
     /// The name it registers on the bus.
     const NAME: &'static str;
     /// Whether its bodies carry secrets, so that they travel only inside a sealed session.
@@ -29,11 +29,11 @@ pub trait Service {
 }
 
 /// One request of a service.
-pub trait Call: Into<<Self::Service as Service>::Request> + Clone {
+pub trait Call: Into<<Self::Service as Service>::Request> + Clone + Send + Sync + 'static {
     /// Who answers it.
     type Service: Service;
     /// What comes back when it is allowed and works.
-    type Reply: Serialize + DeserializeOwned;
+    type Reply: Serialize + DeserializeOwned + Send;
     /// Its number at the service, as shown in logs.
     const METHOD: u16;
 }
