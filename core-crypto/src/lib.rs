@@ -1,1 +1,15 @@
-//! Being written.
+//! The cryptography of pds on one screen, the memory its keys live in, and the files it may write.
+//!
+//! Nothing here knows a vault, a message or a policy. The only `unsafe` code of the workspace is in [`memory`].
+
+pub mod aead;
+pub mod hash_chain;
+#[cfg(feature = "kdf")]
+pub mod kdf;
+pub mod key_schedule;
+pub mod memory;
+pub mod private_fs;
+mod secure_bytes;
+mod stack;
+
+pub use secure_bytes::{EntropyError, SecureBytes};

@@ -1,0 +1,102 @@
+//! The whole key schedule (BLAKE3 key derivation mode, BLAKE3 paper, section 2.3).
+//!
+//! ```text
+//! password + salt --Argon2id--> KEK --unwraps--> master key (random, 32 bytes)
+//! master key --"pds v2 vault-key {profile}"-----------> vault key   opens SQLCipher, not kept
+//! vault key  --"pds v2 entry-encryption-key"----------> entry key   seals each value
+//! master key --"pds v2 header-key {profile}"----------> header key  authenticates header.json
+//! master key --"pds v2 ipc-encryption-key {profile}"--> field key   build feature ipc-field-encryption
+//! ```
+//!
+//! The texts are fixed: to change one is to lose every vault made before.
+
+use zeroize::Zeroize;
+
+use crate::SecureBytes;
+use crate::stack::scrubbed;
+
+/// Length of every key here, in bytes.
+pub const KEY_BYTES: usize = 32;
+
+fn derive(context: &str, key: &SecureBytes) -> SecureBytes {
+    let mut derived = SecureBytes::zeroed(KEY_BYTES);
+    scrubbed(|| {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        hasher.update(key.expose());
+        let mut output = hasher.finalize_xof();
+        output.fill(derived.expose_mut());
+        output.zeroize();
+        hasher.zeroize();
+    });
+    derived
+}
+
+/// The key that opens a profile's SQLCipher database.
+#[must_use]
+pub fn vault_key(master: &SecureBytes, profile: &str) -> SecureBytes {
+    derive(&format!("pds v2 vault-key {profile}"), master)
+}
+
+/// The key that seals the values of a vault.
+#[must_use]
+pub fn entry_key(vault_key: &SecureBytes) -> SecureBytes {
+    derive("pds v2 entry-encryption-key", vault_key)
+}
+
+/// The key that authenticates a vault's header.
+#[must_use]
+pub fn header_key(master: &SecureBytes, profile: &str) -> SecureBytes {
+    derive(&format!("pds v2 header-key {profile}"), master)
+}
+
+/// The key of the build feature `ipc-field-encryption`.
+#[must_use]
+pub fn ipc_field_key(master: &SecureBytes, profile: &str) -> SecureBytes {
+    derive(&format!("pds v2 ipc-encryption-key {profile}"), master)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn master() -> SecureBytes {
+        SecureBytes::copy_of(&(0..=31).collect::<Vec<u8>>())
+    }
+
+    /// The expected values come from a second implementation, written from the BLAKE3 paper.
+    #[test]
+    fn known_answers() {
+        let vault = vault_key(&master(), "work");
+        let derived = [
+            (vault.clone(), "d1a269fc9c231e9b80dfd4827c7db672626ad5149166b06a6e1d959589b7f59b"),
+            (entry_key(&vault), "0091428ef7701ccfa8d22893517fcb99a7edfe4eb5f8132b3e8a397aca021311"),
+            (
+                header_key(&master(), "work"),
+                "67278c7ab9bca82640dcb3980556850d9ef8afa9085560787db8bf18d2b71cfb",
+            ),
+            (
+                ipc_field_key(&master(), "work"),
+                "e22255ea73aceff18b164f1f97b045673f09ff8430a9efea8f3cb3316ffa6b79",
+            ),
+        ];
+        for (key, expected) in derived {
+            assert_eq!(hex::encode(key.expose()), expected);
+        }
+    }
+
+    #[test]
+    fn each_context_is_the_documented_text() {
+        let expected = |context: &str| hex::encode(blake3::derive_key(context, master().expose()));
+        let found = |key: SecureBytes| hex::encode(key.expose());
+        assert_eq!(found(vault_key(&master(), "work")), expected("pds v2 vault-key work"));
+        assert_eq!(found(entry_key(&master())), expected("pds v2 entry-encryption-key"));
+        assert_eq!(found(header_key(&master(), "work")), expected("pds v2 header-key work"));
+        assert_eq!(found(ipc_field_key(&master(), "work")), expected("pds v2 ipc-encryption-key work"));
+    }
+
+    #[test]
+    fn profiles_have_different_keys() {
+        assert!(!vault_key(&master(), "work").ct_eq(vault_key(&master(), "home").expose()));
+        assert!(!header_key(&master(), "work").ct_eq(header_key(&master(), "home").expose()));
+    }
+}
