@@ -1,0 +1,237 @@
+//! A client of the bus without an async runtime: one request at a time, for the command line.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use core_crypto::private_fs;
+use core_types::header::{Destination, Header, Kind, Seal};
+use core_types::name::DaemonName;
+use core_types::paths::Paths;
+use core_types::protocol::{Call, DenialOf, Service, encode};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use zeroize::Zeroizing;
+
+use crate::error::{CallError, CallOptions, ConnectError};
+use crate::seal::{SealInitiator, SealedAsker};
+use crate::socket::{self, LinkError};
+use crate::wire::noise::{Initiator, MESSAGE_2_BYTES};
+use crate::wire::{Connection, Frame, Identity, WireError};
+
+/// A connection to the bus, unregistered.
+pub struct Client {
+    paths: Paths,
+    socket: UnixStream,
+    wire: Connection,
+    identity: Identity,
+    sealed: HashMap<&'static str, SealedAsker>,
+    next_id: u64,
+}
+
+/// What a request is, besides its body.
+struct Envelope {
+    method: u16,
+    seal: Seal,
+    deadline: Instant,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Client {
+    /// Connects to the bus of `paths` with a key pair made for this connection.
+    ///
+    /// # Errors
+    /// Nobody listens, the runtime folder is not private, or the handshake fails or takes longer than `timeout`.
+    pub fn connect(paths: &Paths, timeout: Duration) -> Result<Self, ConnectError> {
+        let path = paths.bus_socket();
+        if !paths.runtime().exists() {
+            return Err(ConnectError::NoBus { path });
+        }
+        private_fs::check_private_dir(paths.runtime())
+            .map_err(|error| ConnectError::Folder(error.to_string()))?;
+        let socket = connect(&path)?;
+        let key = socket::published_key(&paths.bus_public_key())?.ok_or(ConnectError::NoBus { path })?;
+        let identity = Identity::generate().map_err(|_| ConnectError::Handshake)?;
+        let session = handshake(&socket, &identity, key, timeout)?;
+        Ok(Self {
+            paths: paths.clone(),
+            socket,
+            wire: Connection::new(session, &[]),
+            identity,
+            sealed: HashMap::new(),
+            next_id: 1,
+        })
+    }
+
+    /// Asks the call's service and waits for its answer, at most until the deadline.
+    ///
+    /// # Errors
+    /// The service denied it, the bus refused it, or no answer came.
+    pub fn call<C: Call>(
+        &mut self,
+        call: &C,
+        options: CallOptions,
+    ) -> Result<C::Reply, CallError<DenialOf<C>>> {
+        let deadline = Instant::now() + options.deadline;
+        let request: <C::Service as Service>::Request = call.clone().into();
+        let body = encode(&request).map_err(|_| WireError::TooLarge)?;
+        let mut descriptors = options.descriptors;
+        if !C::Service::SEALED {
+            let envelope = Envelope { method: C::METHOD, seal: Seal::None, deadline, descriptors };
+            let answer = self.exchange(C::Service::NAME, envelope, &body)?;
+            return read_reply::<C>(&answer.body);
+        }
+        for last_try in [false, true] {
+            self.open_session(C::Service::NAME, deadline)?;
+            let session = self.sealed.get_mut(C::Service::NAME).ok_or(CallError::Lost)?;
+            let (nonce, sealed) = session.seal(&body).map_err(WireError::from)?;
+            let spare = if last_try { Vec::new() } else { duplicates(&descriptors)? };
+            let envelope =
+                Envelope { method: C::METHOD, seal: Seal::Session(session.number()), deadline, descriptors };
+            let answer = self.exchange(C::Service::NAME, envelope, &sealed)?;
+            match (answer.header.seal, self.sealed.get(C::Service::NAME)) {
+                (Seal::Session(number), Some(session)) if number == session.number() => {
+                    let plain = session.open(nonce, &answer.body).map_err(WireError::from)?;
+                    return read_reply::<C>(&plain);
+                }
+                _ => drop(self.sealed.remove(C::Service::NAME)),
+            }
+            descriptors = spare;
+        }
+        Err(CallError::Lost)
+    }
+
+    /// Makes sure that there is a sealed session with the service.
+    fn open_session<D: std::fmt::Debug>(
+        &mut self,
+        service: &'static str,
+        deadline: Instant,
+    ) -> Result<(), CallError<D>> {
+        if self.sealed.get(service).is_some_and(|session| !session.is_worn()) {
+            return Ok(());
+        }
+        // Nobody published a key: then nobody serves, which the bus says in its own words.
+        let unknown = CallError::Refused(core_types::header::Refusal::ServiceUnknown);
+        let key = socket::published_key(&self.paths.public_key(service))?.ok_or(unknown)?;
+        let (initiator, message) =
+            SealInitiator::start(&self.identity, service, key).map_err(WireError::from)?;
+        let envelope = Envelope { method: 0, seal: Seal::Handshake, deadline, descriptors: Vec::new() };
+        let answer = self.exchange(service, envelope, &message)?;
+        let session = initiator.finish(&answer.body).map_err(|_| ConnectError::Handshake)?;
+        self.sealed.insert(service, session);
+        Ok(())
+    }
+
+    /// Sends one request and waits for its response.
+    fn exchange<D: std::fmt::Debug>(
+        &mut self,
+        service: &str,
+        envelope: Envelope,
+        body: &[u8],
+    ) -> Result<Frame, CallError<D>> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let left = envelope.deadline.saturating_duration_since(Instant::now());
+        let header = Header {
+            kind: Kind::Request,
+            id,
+            correlation: 0,
+            destination: Destination::Service(DaemonName::parse(service).map_err(|_| WireError::Malformed)?),
+            method: envelope.method,
+            sender: None,
+            deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
+            descriptors: socket::count_descriptors(&envelope.descriptors)?,
+            seal: envelope.seal,
+        };
+        self.wire.send(&header, body, envelope.descriptors)?;
+        loop {
+            let written = socket::flush(&self.socket, &mut self.wire).map_err(lost)?;
+            while let Some(frame) = self.wire.next_frame()? {
+                match frame.header.kind {
+                    Kind::Response if frame.header.correlation == id => return Ok(frame),
+                    Kind::Refusal if frame.header.correlation == id => {
+                        let refusal =
+                            core_types::protocol::decode(&frame.body).map_err(|_| WireError::Malformed)?;
+                        return Err(CallError::Refused(refusal));
+                    }
+                    // An answer to a request whose deadline passed earlier.
+                    _ => {}
+                }
+            }
+            let wanted = if written { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+            // The bus answers at the deadline itself; the grace lets that answer arrive.
+            if !wait(&self.socket, wanted, envelope.deadline + Duration::from_millis(500)).map_err(lost)? {
+                return Err(CallError::Refused(core_types::header::Refusal::Timeout));
+            }
+            socket::receive(&self.socket, &mut self.wire).map_err(lost)?;
+        }
+    }
+}
+
+fn lost<D: std::fmt::Debug>(error: impl Into<LinkError>) -> CallError<D> {
+    match error.into() {
+        LinkError::Wire(error) => CallError::Protocol(error),
+        LinkError::Closed | LinkError::Socket(_) => CallError::Lost,
+    }
+}
+
+fn duplicates(descriptors: &[OwnedFd]) -> Result<Vec<OwnedFd>, WireError> {
+    descriptors.iter().map(|fd| fd.try_clone().map_err(|_| WireError::Descriptors)).collect()
+}
+
+/// Reads a response's body: the reply or the denial.
+pub(crate) fn read_reply<C: Call>(body: &[u8]) -> Result<C::Reply, CallError<DenialOf<C>>> {
+    let reply: Result<C::Reply, DenialOf<C>> =
+        core_types::protocol::decode(body).map_err(|_| CallError::Protocol(WireError::Malformed))?;
+    reply.map_err(CallError::Denied)
+}
+
+/// Opens the bus's socket.
+///
+/// # Errors
+/// Nobody listens, or it is no socket.
+pub(crate) fn connect(path: &std::path::Path) -> Result<UnixStream, ConnectError> {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    UnixStream::connect(path).map_err(|error| match error.kind() {
+        NotFound | ConnectionRefused => ConnectError::NoBus { path: path.to_owned() },
+        _ => ConnectError::Socket { path: path.to_owned(), reason: error.to_string() },
+    })
+}
+
+fn handshake(
+    mut socket: &UnixStream,
+    identity: &Identity,
+    key: crate::wire::PublicKey,
+    timeout: Duration,
+) -> Result<crate::wire::noise::Session, ConnectError> {
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => ConnectError::TimedOut(timeout),
+        _ => ConnectError::Handshake,
+    };
+    let (initiator, message) =
+        Initiator::start(identity, key, &socket::prologue()).map_err(|_| ConnectError::Handshake)?;
+    socket.set_read_timeout(Some(timeout)).map_err(failed)?;
+    socket.set_write_timeout(Some(timeout)).map_err(failed)?;
+    socket.write_all(&message).map_err(failed)?;
+    let mut reply = Zeroizing::new([0; MESSAGE_2_BYTES]);
+    socket.read_exact(reply.as_mut()).map_err(failed)?;
+    initiator.finish(reply.as_ref()).map_err(|_| ConnectError::Handshake)
+}
+
+/// Waits until the socket is ready or the deadline has passed; says which.
+fn wait(socket: impl AsFd, wanted: PollFlags, deadline: Instant) -> Result<bool, rustix::io::Errno> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(&mut [PollFd::new(&socket, wanted)], Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Moving bytes and descriptors between a `wire::Connection` and a Unix stream socket, without ever blocking,
+//! and what both ends of the bus know about sockets and published keys.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use core_crypto::private_fs;
+use core_types::limits::DESCRIPTORS_MAX;
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+
+use crate::error::ConnectError;
+use crate::wire::{Connection, PublicKey, WireError};
+
+/// Prologue of every connection to the bus: a client of another version fails in the handshake.
+#[must_use]
+pub fn prologue() -> Vec<u8> {
+    format!("pds bus v{}", core_types::header::WIRE_VERSION).into_bytes()
+}
+
+/// Bytes read by one system call.
+const READ_BYTES: usize = 65_536;
+/// The kernel passes at most 253 descriptors at once (`SCM_MAX_FD`); room for more than we take, so that none is lost unseen.
+const RECEIVED_DESCRIPTORS_MAX: usize = 253;
+
+/// A connection that cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// The other side ended it.
+    #[error("the connection was closed")]
+    Closed,
+    /// The other side broke the protocol.
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    /// The socket failed.
+    #[error("the socket failed: {0}")]
+    Socket(#[from] Errno),
+}
+
+/// Reads once what has arrived and gives it to `wire`; says whether anything had.
+///
+/// # Errors
+/// The connection is closed or broken.
+pub fn receive(socket: impl AsFd, wire: &mut Connection) -> Result<bool, LinkError> {
+    let mut bytes = [0; READ_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(RECEIVED_DESCRIPTORS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let count = loop {
+        match recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
+            Ok(received) => break received.bytes,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::CONNRESET) => return Err(LinkError::Closed),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            wire.take_descriptors(descriptors)?;
+        }
+    }
+    if count == 0 {
+        return Err(LinkError::Closed);
+    }
+    wire.take_bytes(&bytes[..count]);
+    Ok(true)
+}
+
+/// Writes as much of the pending output as the socket takes; says whether all of it is gone.
+///
+/// # Errors
+/// The connection is closed or broken.
+pub fn flush(socket: impl AsFd, wire: &mut Connection) -> Result<bool, LinkError> {
+    loop {
+        let count = {
+            let Some((bytes, descriptors)) = wire.output() else { return Ok(true) };
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !descriptors.is_empty() {
+                control.push(SendAncillaryMessage::ScmRights(&descriptors));
+            }
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, flags) {
+                Ok(count) => count,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(LinkError::Closed),
+                Err(error) => return Err(error.into()),
+            }
+        };
+        wire.sent(count);
+    }
+}
+
+/// Reads a published public key; `None` when nobody has published it.
+///
+/// # Errors
+/// The file is not ours, or holds no key.
+pub fn published_key(path: &Path) -> Result<Option<PublicKey>, ConnectError> {
+    let refuse = |reason: String| ConnectError::Key { path: path.to_owned(), reason };
+    let Some(bytes) = private_fs::read_limited(path, 128).map_err(|error| refuse(error.to_string()))? else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|_| refuse("it is not text".to_owned()))?;
+    PublicKey::from_hex(text).map(Some).ok_or_else(|| refuse("it is not 64 hex digits".to_owned()))
+}
+
+/// Descriptors to send with a header that names their number.
+///
+/// # Errors
+/// There are more than a frame may carry.
+pub(crate) fn count_descriptors(descriptors: &[OwnedFd]) -> Result<u8, WireError> {
+    u8::try_from(descriptors.len())
+        .ok()
+        .filter(|n| usize::from(*n) <= DESCRIPTORS_MAX)
+        .ok_or(WireError::TooLarge)
+}

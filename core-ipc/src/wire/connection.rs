@@ -1,0 +1,422 @@
+//! One end of a connection after its handshake: owns partial input and pending output, so that no read or write,
+//! cut short anywhere, loses a byte.
+//!
+//! Methods come in four kinds. Input: [`Connection::take_bytes`], [`Connection::take_descriptors`]. Result of it:
+//! [`Connection::next_frame`], to be called until it has none. Mutator: [`Connection::send`]. Output:
+//! [`Connection::output`] and [`Connection::sent`], to be called until there is none. None of them blocks, reads a
+//! clock or knows a socket.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use core_types::header::Header;
+use core_types::limits::{DESCRIPTORS_MAX, OUTGOING_BYTES_MAX};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::frame::{self, Frame, LENGTH_BYTES};
+use super::noise::{MESSAGE_BYTES_MAX, NoiseError, PAYLOAD_BYTES_MAX, PublicKey, Session};
+
+/// Bytes of the length before each Noise message.
+const RECORD_LENGTH_BYTES: usize = 2;
+/// Most descriptors that may have arrived before the frames they belong to.
+const EARLY_DESCRIPTORS_MAX: usize = 2 * DESCRIPTORS_MAX;
+
+/// Why a connection cannot go on, or a frame cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A frame, or what waits to be written, is over its limit.
+    #[error("a frame is over its limit")]
+    TooLarge,
+    /// Bytes that are not a frame.
+    #[error("a frame is malformed")]
+    Malformed,
+    /// A Noise message that does not open.
+    #[error("{0}")]
+    Noise(#[from] NoiseError),
+    /// More descriptors than any frame announced, or fewer.
+    #[error("descriptors do not match their frame")]
+    Descriptors,
+    /// The peer does not read and too much waits for it.
+    #[error("the peer does not read")]
+    Full,
+}
+
+/// The state of one end.
+pub struct Connection {
+    session: Session,
+    input: Vec<u8>,
+    input_start: usize,
+    partial: Zeroizing<Vec<u8>>,
+    expected: Option<usize>,
+    arrived: VecDeque<OwnedFd>,
+    output: Vec<u8>,
+    output_start: usize,
+    written: u64,
+    attached: VecDeque<(u64, Vec<OwnedFd>)>,
+}
+
+impl Connection {
+    /// Starts with an established session and whatever arrived behind its last handshake message.
+    #[must_use]
+    pub fn new(session: Session, early_input: &[u8]) -> Self {
+        Self {
+            session,
+            input: early_input.to_vec(),
+            input_start: 0,
+            partial: Zeroizing::default(),
+            expected: None,
+            arrived: VecDeque::new(),
+            output: Vec::new(),
+            output_start: 0,
+            written: 0,
+            attached: VecDeque::new(),
+        }
+    }
+
+    /// The peer's static key.
+    #[must_use]
+    pub fn remote(&self) -> PublicKey {
+        self.session.remote()
+    }
+
+    /// Takes bytes as they came from the peer.
+    pub fn take_bytes(&mut self, bytes: &[u8]) {
+        if self.input_start > 0 && self.input_start == self.input.len() {
+            self.input.clear();
+            self.input_start = 0;
+        }
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// Takes descriptors as they came from the peer; those over the limit are closed here.
+    ///
+    /// # Errors
+    /// More have come than frames in flight can account for: the connection must end.
+    pub fn take_descriptors(
+        &mut self,
+        descriptors: impl IntoIterator<Item = OwnedFd>,
+    ) -> Result<(), WireError> {
+        for descriptor in descriptors {
+            if self.arrived.len() == EARLY_DESCRIPTORS_MAX {
+                return Err(WireError::Descriptors);
+            }
+            self.arrived.push_back(descriptor);
+        }
+        Ok(())
+    }
+
+    /// The next frame that has arrived whole, if one has.
+    ///
+    /// # Errors
+    /// The peer broke the protocol: the connection must end.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, WireError> {
+        loop {
+            if let Some(expected) = self.expected
+                && self.partial.len() == expected
+            {
+                return self.finish_frame().map(Some);
+            }
+            if !self.open_record()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Opens one Noise message of the input into the partial frame; says whether there was one.
+    fn open_record(&mut self) -> Result<bool, WireError> {
+        let input = &self.input[self.input_start..];
+        let Some((length, rest)) = input.split_first_chunk::<RECORD_LENGTH_BYTES>() else { return Ok(false) };
+        let length = usize::from(u16::from_be_bytes(*length));
+        let Some(record) = rest.get(..length) else {
+            self.compact();
+            return Ok(false);
+        };
+        match self.expected {
+            Some(_) => self.session.open(record, &mut self.partial)?,
+            None => {
+                let mut first = Zeroizing::new(Vec::new());
+                self.session.open(record, &mut first)?;
+                let (length, rest) = first.split_first_chunk::<LENGTH_BYTES>().ok_or(WireError::Malformed)?;
+                let length = frame::length(*length)?;
+                // All at once: a buffer that grows leaves pieces of what it held behind.
+                self.partial.reserve_exact(length.max(rest.len()));
+                self.partial.extend_from_slice(rest);
+                self.expected = Some(length);
+            }
+        }
+        self.input_start += RECORD_LENGTH_BYTES + length;
+        if self.expected.is_some_and(|expected| self.partial.len() > expected) {
+            return Err(WireError::Malformed);
+        }
+        Ok(true)
+    }
+
+    fn compact(&mut self) {
+        if self.input_start > 0 {
+            self.input.drain(..self.input_start);
+            self.input_start = 0;
+        }
+    }
+
+    fn finish_frame(&mut self) -> Result<Frame, WireError> {
+        let mut frame = frame::decode(&self.partial)?;
+        self.partial.zeroize();
+        self.expected = None;
+        let count = usize::from(frame.header.descriptors);
+        if self.arrived.len() < count {
+            return Err(WireError::Descriptors);
+        }
+        frame.descriptors = self.arrived.drain(..count).collect();
+        Ok(frame)
+    }
+
+    /// Whether nothing of a frame is left over: the peer ended in order.
+    #[must_use]
+    pub fn is_between_frames(&self) -> bool {
+        self.expected.is_none() && self.input_start == self.input.len()
+    }
+
+    /// Seals a frame into the output. `header.descriptors` must be the number of `descriptors`.
+    ///
+    /// # Errors
+    /// The frame is over its limit, or the peer has not read what was sent before ([`WireError::Full`]); in both
+    /// cases nothing was added and the connection may go on.
+    pub fn send(&mut self, header: &Header, body: &[u8], descriptors: Vec<OwnedFd>) -> Result<(), WireError> {
+        if usize::from(header.descriptors) != descriptors.len() {
+            return Err(WireError::Descriptors);
+        }
+        let plain = frame::encode(header, body)?;
+        if self.pending_output() + plain.len() > OUTGOING_BYTES_MAX {
+            return Err(WireError::Full);
+        }
+        if self.output_start == self.output.len() {
+            self.output.clear();
+            self.output_start = 0;
+        }
+        if !descriptors.is_empty() {
+            self.attached.push_back((self.written + self.pending_output() as u64, descriptors));
+        }
+        for payload in plain.chunks(PAYLOAD_BYTES_MAX) {
+            let length = u16::try_from(payload.len() + MESSAGE_BYTES_MAX - PAYLOAD_BYTES_MAX)
+                .map_err(|_| WireError::TooLarge)?;
+            self.output.extend_from_slice(&length.to_be_bytes());
+            self.session.seal(payload, &mut self.output)?;
+        }
+        Ok(())
+    }
+
+    /// How many bytes wait to be written.
+    #[must_use]
+    pub fn pending_output(&self) -> usize {
+        self.output.len() - self.output_start
+    }
+
+    /// The next bytes to write in one system call, and the descriptors to attach to them.
+    #[must_use]
+    pub fn output(&self) -> Option<(&[u8], Vec<BorrowedFd<'_>>)> {
+        let pending = &self.output[self.output_start..];
+        if pending.is_empty() {
+            return None;
+        }
+        let mut attached = self.attached.iter();
+        let (now, next) = match attached.next() {
+            Some((offset, fds)) if *offset == self.written => {
+                (fds.iter().map(AsFd::as_fd).collect(), attached.next())
+            }
+            other => (Vec::new(), other),
+        };
+        let end = next.map_or(pending.len(), |(offset, _)| {
+            usize::try_from(offset - self.written)
+                .map_or(pending.len(), |distance| distance.min(pending.len()))
+        });
+        Some((&pending[..end], now))
+    }
+
+    /// Says that the first `count` bytes of the last [`Self::output`] have been written, and its descriptors with them.
+    pub fn sent(&mut self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        if self.attached.front().is_some_and(|(offset, _)| *offset == self.written) {
+            self.attached.pop_front();
+        }
+        self.output_start += count;
+        self.written += count as u64;
+        if self.output_start == self.output.len() && self.output.capacity() > MESSAGE_BYTES_MAX {
+            self.output = Vec::new();
+            self.output_start = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::tests::header;
+    use super::super::noise::{Identity, Initiator, Responder};
+    use super::*;
+    use core_types::limits::FRAME_BYTES_MAX;
+    use proptest::prelude::*;
+
+    /// Two ends in one thread, with whatever chunking a test wants between them.
+    struct Pair {
+        a: Connection,
+        b: Connection,
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            let (ours, theirs) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+            let (initiator, message) = Initiator::start(&ours, theirs.public(), b"p").unwrap();
+            let (b, reply) = Responder::new(&theirs, b"p").unwrap().respond(&message).unwrap();
+            let a = initiator.finish(&reply).unwrap();
+            Self { a: Connection::new(a, &[]), b: Connection::new(b, &[]) }
+        }
+
+        fn drain(from: &mut Connection) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            while let Some((output, _)) = from.output() {
+                bytes.extend_from_slice(output);
+                let count = output.len();
+                from.sent(count);
+            }
+            bytes
+        }
+    }
+
+    #[test]
+    fn a_frame_of_the_largest_size_arrives_byte_by_byte() {
+        let mut pair = Pair::new();
+        let body: Vec<u8> = (0..200_000u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        pair.a.send(&header(1), &body, Vec::new()).unwrap();
+        let bytes = Pair::drain(&mut pair.a);
+        for byte in &bytes[..bytes.len() - 1] {
+            pair.b.take_bytes(&[*byte]);
+            assert!(pair.b.next_frame().unwrap().is_none());
+        }
+        pair.b.take_bytes(&bytes[bytes.len() - 1..]);
+        assert_eq!(*pair.b.next_frame().unwrap().unwrap().body, body);
+        assert!(pair.b.is_between_frames());
+    }
+
+    #[test]
+    fn what_waits_for_a_peer_that_does_not_read_is_bounded() {
+        let mut pair = Pair::new();
+        let body = vec![0; 1 << 20];
+        let sent = (0..).take_while(|_| pair.a.send(&header(1), &body, Vec::new()).is_ok()).count();
+        assert_eq!(sent, OUTGOING_BYTES_MAX / (1 << 20) - 1);
+        assert_eq!(pair.a.send(&header(1), &body, Vec::new()), Err(WireError::Full));
+        pair.b.take_bytes(&Pair::drain(&mut pair.a));
+        assert_eq!((0..).take_while(|_| pair.b.next_frame().unwrap().is_some()).count(), sent);
+    }
+
+    #[test]
+    fn descriptors_leave_and_arrive_with_their_frame() {
+        let mut pair = Pair::new();
+        let pipe = || rustix::pipe::pipe().unwrap().0;
+        let mut with_two = header(2);
+        with_two.descriptors = 2;
+        pair.a.send(&header(1), b"none", Vec::new()).unwrap();
+        pair.a.send(&with_two, b"two", vec![pipe(), pipe()]).unwrap();
+        let (first, none) = pair.a.output().unwrap();
+        let (first, none) = (first.to_vec(), none.len());
+        pair.a.sent(first.len());
+        let (second, two) = pair.a.output().unwrap();
+        let (second, two) = (second.to_vec(), two.len());
+        assert_eq!((none, two), (0, 2));
+        pair.b.take_bytes(&first);
+        assert_eq!(pair.b.next_frame().unwrap().unwrap().descriptors.len(), 0);
+        pair.b.take_descriptors([pipe(), pipe()]).unwrap();
+        pair.b.take_bytes(&second);
+        assert_eq!(pair.b.next_frame().unwrap().unwrap().descriptors.len(), 2);
+        assert_eq!(pair.a.send(&with_two, b"", vec![pipe()]), Err(WireError::Descriptors));
+    }
+
+    #[test]
+    fn descriptors_without_a_frame_end_the_connection() {
+        let mut pair = Pair::new();
+        let pipes = (0..=EARLY_DESCRIPTORS_MAX).map(|_| rustix::pipe::pipe().unwrap().0);
+        assert_eq!(pair.b.take_descriptors(pipes), Err(WireError::Descriptors));
+        let mut pair = Pair::new();
+        let mut with_one = header(1);
+        with_one.descriptors = 1;
+        pair.a.send(&with_one, b"", vec![rustix::pipe::pipe().unwrap().0]).unwrap();
+        let bytes = Pair::drain(&mut pair.a);
+        pair.b.take_bytes(&bytes);
+        assert_eq!(pair.b.next_frame().err(), Some(WireError::Descriptors));
+    }
+
+    #[test]
+    fn a_flipped_dropped_swapped_or_repeated_record_ends_the_connection() {
+        let records = |pair: &mut Pair| {
+            (0..3u64)
+                .map(|id| {
+                    pair.a.send(&header(id), b"text", Vec::new()).unwrap();
+                    Pair::drain(&mut pair.a)
+                })
+                .collect::<Vec<_>>()
+        };
+        let outcome = |tamper: &dyn Fn(&mut Vec<Vec<u8>>)| {
+            let mut pair = Pair::new();
+            let mut list = records(&mut pair);
+            tamper(&mut list);
+            pair.b.take_bytes(&list.concat());
+            loop {
+                match pair.b.next_frame() {
+                    Ok(Some(_)) => {}
+                    other => return other.map(|_| ()),
+                }
+            }
+        };
+        assert_eq!(outcome(&|_| ()), Ok(()));
+        assert!(outcome(&|list| list[1][5] ^= 1).is_err());
+        assert!(outcome(&|list| drop(list.remove(1))).is_err());
+        assert!(outcome(&|list| list.swap(1, 2)).is_err());
+        assert!(outcome(&|list| list.insert(1, list[0].clone())).is_err());
+    }
+
+    #[test]
+    fn a_length_over_the_limit_ends_the_connection_before_its_bytes_come() {
+        let mut pair = Pair::new();
+        for claimed in [u32::MAX, u32::try_from(FRAME_BYTES_MAX).unwrap() + 1] {
+            let mut output = Vec::new();
+            pair.a.session.seal(&claimed.to_be_bytes(), &mut output).unwrap();
+            let mut b = std::mem::replace(&mut pair, Pair::new()).b;
+            b.take_bytes(&u16::try_from(output.len()).unwrap().to_be_bytes());
+            b.take_bytes(&output);
+            assert_eq!(b.next_frame().err(), Some(WireError::TooLarge));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn frames_survive_any_chunking(
+            bodies in proptest::collection::vec(0usize..150_000, 1..4),
+            chunks in proptest::collection::vec(1usize..70_000, 1..50),
+        ) {
+            let mut pair = Pair::new();
+            for (id, size) in (1..).zip(&bodies) {
+                pair.a.send(&header(id), &vec![u8::try_from(id).unwrap(); *size], Vec::new()).unwrap();
+            }
+            let bytes = Pair::drain(&mut pair.a);
+            let (mut rest, mut chunks, mut seen) = (bytes.as_slice(), chunks.iter().cycle(), Vec::new());
+            while !rest.is_empty() {
+                let (chunk, after) = rest.split_at((*chunks.next().unwrap()).min(rest.len()));
+                rest = after;
+                pair.b.take_bytes(chunk);
+                while let Some(frame) = pair.b.next_frame().unwrap() {
+                    seen.push((frame.header.id, frame.body.len()));
+                }
+            }
+            let expected: Vec<_> = (1u64..).zip(bodies.iter().copied()).collect();
+            prop_assert_eq!(seen, expected);
+        }
+
+        #[test]
+        fn no_input_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut pair = Pair::new();
+            pair.b.take_bytes(&bytes);
+            while let Ok(Some(_)) = pair.b.next_frame() {}
+        }
+    }
+}

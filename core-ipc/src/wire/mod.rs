@@ -1,0 +1,9 @@
+//! The wire without sockets and clocks: bytes in, frames out.
+
+pub mod connection;
+pub mod frame;
+pub mod noise;
+
+pub use connection::{Connection, WireError};
+pub use frame::Frame;
+pub use noise::{Identity, PublicKey};

@@ -1,0 +1,341 @@
+//! Noise IK (Noise Protocol Framework, revision 34) as states that consume each other:
+//! `Initiator` or `Responder`, then `Session`. Only a `Session` carries anything.
+
+use core_crypto::SecureBytes;
+use snow::{Builder, HandshakeState, TransportState};
+use zeroize::Zeroize;
+
+/// The cipher suite of every session of pds.
+const SUITE: &str = "Noise_IK_25519_AESGCM_BLAKE2s";
+/// Bytes of the first handshake message: ephemeral key, sealed static key, tag of an empty payload.
+pub const MESSAGE_1_BYTES: usize = 96;
+/// Bytes of the second handshake message: ephemeral key, tag of an empty payload.
+pub const MESSAGE_2_BYTES: usize = 48;
+/// Bytes that sealing adds to a message.
+pub const TAG_BYTES: usize = 16;
+/// Longest sealed message.
+pub const MESSAGE_BYTES_MAX: usize = 65_535;
+/// Most payload of one message.
+pub const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - TAG_BYTES;
+
+/// A session changes its key after this many messages in one direction.
+const REKEY_MESSAGES: u64 = 1 << 20;
+/// A session changes its key after this many payload bytes in one direction.
+const REKEY_BYTES: u64 = 1 << 30;
+
+/// A Noise static public key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl PublicKey {
+    /// Reads the 64 hex digits of a `.pub` file; white space around them is fine.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut key = [0; 32];
+        hex::decode_to_slice(text.trim(), &mut key).ok()?;
+        Some(Self(key))
+    }
+
+    /// The key as 64 hex digits.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        hex::encode(self.0)
+    }
+}
+
+/// A Noise static key pair. The private half never leaves locked memory, except into a handshake.
+pub struct Identity {
+    private: SecureBytes,
+    public: PublicKey,
+}
+
+/// Something in the handshake or in a sealed message is not as the protocol has it; which part, is nobody's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the peer's Noise message is not valid")]
+pub struct NoiseError;
+
+impl From<snow::Error> for NoiseError {
+    fn from(_: snow::Error) -> Self {
+        Self
+    }
+}
+
+fn builder<'a>() -> Result<Builder<'a>, NoiseError> {
+    Ok(Builder::new(SUITE.parse()?))
+}
+
+impl Identity {
+    /// Makes a fresh key pair.
+    ///
+    /// # Errors
+    /// The kernel gave no random bytes.
+    pub fn generate() -> Result<Self, NoiseError> {
+        let mut pair = builder()?.generate_keypair()?;
+        let private = SecureBytes::copy_of(&pair.private);
+        pair.private.zeroize();
+        let public = PublicKey(pair.public.as_slice().try_into().map_err(|_| NoiseError)?);
+        Ok(Self { private, public })
+    }
+
+    /// The half that others may know.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        self.public
+    }
+}
+
+fn write_handshake<const N: usize>(state: &mut HandshakeState) -> Result<[u8; N], NoiseError> {
+    let mut message = [0; N];
+    if state.write_message(&[], &mut message)? == N { Ok(message) } else { Err(NoiseError) }
+}
+
+/// Reads a handshake message and insists that it carries no payload: nothing may take effect before the handshake has ended.
+fn read_handshake(state: &mut HandshakeState, message: &[u8]) -> Result<(), NoiseError> {
+    let mut payload = [0; MESSAGE_1_BYTES];
+    if state.read_message(message, &mut payload)? == 0 { Ok(()) } else { Err(NoiseError) }
+}
+
+/// The side that knows whom it wants to talk to, waiting for message 2.
+pub struct Initiator(HandshakeState);
+
+impl Initiator {
+    /// Starts a handshake with the owner of `remote`; returns the state and message 1.
+    ///
+    /// # Errors
+    /// `remote` is no usable key.
+    pub fn start(
+        identity: &Identity,
+        remote: PublicKey,
+        prologue: &[u8],
+    ) -> Result<(Self, [u8; MESSAGE_1_BYTES]), NoiseError> {
+        let mut state = builder()?
+            .prologue(prologue)?
+            .local_private_key(identity.private.expose())?
+            .remote_public_key(&remote.0)?
+            .build_initiator()?;
+        let message = write_handshake(&mut state)?;
+        Ok((Self(state), message))
+    }
+
+    /// Ends the handshake with message 2.
+    ///
+    /// # Errors
+    /// The other side does not own the key asked for, has another prologue, or sent a payload.
+    pub fn finish(mut self, message: &[u8]) -> Result<Session, NoiseError> {
+        read_handshake(&mut self.0, message)?;
+        Session::new(self.0)
+    }
+
+    /// As [`Self::finish`], for a session whose messages may be lost on the way.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub(crate) fn finish_stateless(
+        mut self,
+        message: &[u8],
+    ) -> Result<snow::StatelessTransportState, NoiseError> {
+        read_handshake(&mut self.0, message)?;
+        Ok(self.0.into_stateless_transport_mode()?)
+    }
+}
+
+/// The side that waits for whoever comes.
+pub struct Responder(HandshakeState);
+
+impl Responder {
+    /// Gets ready for one handshake.
+    ///
+    /// # Errors
+    /// The key pair is not usable.
+    pub fn new(identity: &Identity, prologue: &[u8]) -> Result<Self, NoiseError> {
+        Ok(Self(
+            builder()?.prologue(prologue)?.local_private_key(identity.private.expose())?.build_responder()?,
+        ))
+    }
+
+    /// Takes message 1; returns the session and message 2.
+    ///
+    /// # Errors
+    /// The message is not for this key and prologue, or carries a payload.
+    pub fn respond(mut self, message: &[u8]) -> Result<(Session, [u8; MESSAGE_2_BYTES]), NoiseError> {
+        read_handshake(&mut self.0, message)?;
+        let reply = write_handshake(&mut self.0)?;
+        Ok((Session::new(self.0)?, reply))
+    }
+
+    /// As [`Self::respond`], for a session whose messages may be lost on the way; also names the initiator's key.
+    ///
+    /// # Errors
+    /// As [`Self::respond`].
+    pub(crate) fn respond_stateless(
+        mut self,
+        message: &[u8],
+    ) -> Result<(snow::StatelessTransportState, PublicKey, [u8; MESSAGE_2_BYTES]), NoiseError> {
+        read_handshake(&mut self.0, message)?;
+        let reply = write_handshake(&mut self.0)?;
+        let remote = remote_key(&self.0)?;
+        Ok((self.0.into_stateless_transport_mode()?, remote, reply))
+    }
+}
+
+fn remote_key(state: &HandshakeState) -> Result<PublicKey, NoiseError> {
+    let key = state.get_remote_static().ok_or(NoiseError)?;
+    Ok(PublicKey(key.try_into().map_err(|_| NoiseError)?))
+}
+
+/// Counts what one direction has sealed under its key.
+#[derive(Default)]
+struct Wear {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Wear {
+    /// Adds a message; says whether the key is worn out by it. Both sides count the same, so both change keys at once.
+    fn add(&mut self, bytes: usize) -> bool {
+        self.messages += 1;
+        self.bytes += bytes as u64;
+        let worn = self.messages >= REKEY_MESSAGES || self.bytes >= REKEY_BYTES;
+        if worn {
+            *self = Self::default();
+        }
+        worn
+    }
+}
+
+/// An established session over a channel that keeps order and loses nothing.
+pub struct Session {
+    transport: TransportState,
+    remote: PublicKey,
+    sent: Wear,
+    received: Wear,
+}
+
+impl Session {
+    fn new(state: HandshakeState) -> Result<Self, NoiseError> {
+        let remote = remote_key(&state)?;
+        Ok(Self {
+            transport: state.into_transport_mode()?,
+            remote,
+            sent: Wear::default(),
+            received: Wear::default(),
+        })
+    }
+
+    /// The static key that the peer proved to own.
+    #[must_use]
+    pub fn remote(&self) -> PublicKey {
+        self.remote
+    }
+
+    /// Seals one message; `payload` has at most [`PAYLOAD_BYTES_MAX`] bytes, the result goes to the end of `output`.
+    ///
+    /// # Errors
+    /// The payload is too long.
+    pub(crate) fn seal(&mut self, payload: &[u8], output: &mut Vec<u8>) -> Result<(), NoiseError> {
+        let start = output.len();
+        output.resize(start + payload.len() + TAG_BYTES, 0);
+        self.transport.write_message(payload, &mut output[start..])?;
+        if self.sent.add(payload.len()) {
+            self.transport.rekey_outgoing();
+        }
+        Ok(())
+    }
+
+    /// Opens one message to the end of `output`.
+    ///
+    /// # Errors
+    /// It was changed, dropped, repeated or moved on the way.
+    pub(crate) fn open(&mut self, message: &[u8], output: &mut Vec<u8>) -> Result<(), NoiseError> {
+        let start = output.len();
+        let length = message.len().checked_sub(TAG_BYTES).ok_or(NoiseError)?;
+        output.resize(start + length, 0);
+        self.transport.read_message(message, &mut output[start..])?;
+        if self.received.add(length) {
+            self.transport.rekey_incoming();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn pair() -> (Session, Session) {
+        let (ours, theirs) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let (initiator, message) = Initiator::start(&ours, theirs.public(), b"p").unwrap();
+        let (responder, reply) = Responder::new(&theirs, b"p").unwrap().respond(&message).unwrap();
+        let session = initiator.finish(&reply).unwrap();
+        assert_eq!(responder.remote(), ours.public());
+        assert_eq!(session.remote(), theirs.public());
+        (session, responder)
+    }
+
+    #[test]
+    fn a_session_carries_messages_both_ways() {
+        let (mut a, mut b) = pair();
+        for (from, to) in [(&mut a, &mut b)] {
+            let (mut sealed, mut opened) = (Vec::new(), Vec::new());
+            from.seal(b"hello", &mut sealed).unwrap();
+            to.open(&sealed, &mut opened).unwrap();
+            assert_eq!(opened, b"hello");
+        }
+    }
+
+    #[test]
+    fn a_handshake_with_another_prologue_or_key_fails() {
+        let (ours, theirs) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let (_, message) = Initiator::start(&ours, theirs.public(), b"v1").unwrap();
+        assert!(Responder::new(&theirs, b"v2").unwrap().respond(&message).is_err());
+        let stranger = Identity::generate().unwrap();
+        assert!(Responder::new(&stranger, b"v1").unwrap().respond(&message).is_err());
+    }
+
+    #[test]
+    fn a_payload_in_a_handshake_message_is_refused() {
+        let (ours, theirs) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let mut state = builder()
+            .unwrap()
+            .prologue(b"p")
+            .unwrap()
+            .local_private_key(ours.private.expose())
+            .unwrap()
+            .remote_public_key(&theirs.public().0)
+            .unwrap()
+            .build_initiator()
+            .unwrap();
+        let mut message = [0; 128];
+        let length = state.write_message(b"early", &mut message).unwrap();
+        assert!(Responder::new(&theirs, b"p").unwrap().respond(&message[..length]).is_err());
+    }
+
+    #[test]
+    fn a_changed_repeated_or_swapped_message_does_not_open() {
+        let (mut a, mut b) = pair();
+        let mut sealed = Vec::new();
+        a.seal(b"first", &mut sealed).unwrap();
+        let mut second = Vec::new();
+        a.seal(b"second", &mut second).unwrap();
+        let mut changed = sealed.clone();
+        changed[0] ^= 1;
+        assert!(b.open(&changed, &mut Vec::new()).is_err());
+        assert!(b.open(&second, &mut Vec::new()).is_err());
+        b.open(&sealed, &mut Vec::new()).unwrap();
+        assert!(b.open(&sealed, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn the_key_changes_after_a_gibibyte_on_both_sides_alike() {
+        let (mut a, mut b) = pair();
+        a.sent.bytes = REKEY_BYTES - 2;
+        b.received.bytes = REKEY_BYTES - 2;
+        for text in [b"abc", b"def", b"ghi"] {
+            let (mut sealed, mut opened) = (Vec::new(), Vec::new());
+            a.seal(text, &mut sealed).unwrap();
+            b.open(&sealed, &mut opened).unwrap();
+            assert_eq!(opened, text);
+        }
+        assert!(a.sent.bytes < 10);
+    }
+}
