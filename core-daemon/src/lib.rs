@@ -1,1 +1,15 @@
-//! Being written.
+//! The one way a pds daemon starts, serves and ends.
+//!
+//! A daemon gives data (its name, the topics it wants) and a service; it owns no signal handler, no logger and no
+//! connection loop. The order is fixed in [`process`]: close the process to others, find the folders, take the
+//! instance lock, read the configuration, log, and only then build the runtime, connect, and say "ready".
+
+mod audit;
+mod logging;
+pub mod process;
+mod serve;
+pub mod signals;
+
+pub use audit::{AuditQueue, QueueFull};
+pub use process::{Process, StartError};
+pub use serve::{Answer, Caller, Context, Daemon, Serve, answer, run};

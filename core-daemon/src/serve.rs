@@ -1,0 +1,190 @@
+//! Serving: from the bus's requests to the daemon's service and back, and the orderly end.
+
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use core_crypto::SecureBytes;
+use core_ipc::{BusClient, Connector, Inbound, InboundRequest};
+use core_types::DaemonName;
+use core_types::config::Config;
+use core_types::header::Sender;
+use core_types::paths::Paths;
+use core_types::protocol::{Call, DenialOf, Service, Topic, decode, encode};
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
+
+use crate::audit::AuditQueue;
+use crate::process::{Process, StartError, report};
+use crate::signals::told_to_end;
+
+/// How long requests under way may take after the daemon was told to end, and how long its audit entries may.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// What a daemon is.
+pub struct Daemon {
+    /// Its name, on the bus and everywhere.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// The topics it wants.
+    pub topics: &'static [Topic],
+    /// Whether its children shall inherit the hard limit on core files (the daemon itself never dumps core).
+    pub keep_core_limit: bool,
+}
+
+/// What a service is built from.
+#[derive(Clone)]
+pub struct Context {
+    /// Where everything lies.
+    pub paths: Paths,
+    /// What the user configured.
+    pub config: Config,
+    /// The daemon's end of the bus.
+    pub bus: BusClient,
+    /// The way to the audit log.
+    pub audit: AuditQueue,
+}
+
+/// Who asked, and with what besides the message.
+#[derive(Debug)]
+pub struct Caller {
+    /// The sender, as stamped by the bus.
+    pub sender: Sender,
+    /// Descriptors that came with the request.
+    pub descriptors: Vec<OwnedFd>,
+    /// When the asker stops waiting.
+    pub deadline: Instant,
+}
+
+/// An encoded reply or denial; made by [`answer`] only, so it always has the type that the call names.
+pub struct Answer(Zeroizing<Vec<u8>>);
+
+/// Encodes the result of a call.
+#[must_use]
+pub fn answer<C: Call>(_: &C, result: Result<C::Reply, DenialOf<C>>) -> Answer {
+    match encode(&result) {
+        Ok(body) => Answer(body),
+        Err(error) => {
+            tracing::error!(%error, method = C::METHOD, "a reply fits no frame");
+            Answer(Zeroizing::default())
+        }
+    }
+}
+
+/// What a daemon does.
+pub trait Serve: Send + Sync + 'static {
+    /// The service it answers for.
+    type Service: Service;
+
+    /// Answers one request; requests run side by side.
+    fn handle(
+        &self,
+        request: <Self::Service as Service>::Request,
+        caller: Caller,
+    ) -> impl Future<Output = Answer> + Send;
+
+    /// Takes note of an event of a topic the daemon wants.
+    fn event(&self, _topic: Topic, _body: &[u8], _sender: &Sender) {}
+
+    /// Called after the last request, before the audit entries are drained and the process ends.
+    fn stop(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+}
+
+/// The whole `main` of a daemon: starts it, builds its service, serves until told to end, and ends in order.
+pub fn run<S: Serve>(daemon: Daemon, build: impl FnOnce(Context) -> Result<S, StartError>) -> ExitCode {
+    let name = daemon.name;
+    let outcome = Process::start(name, daemon.keep_core_limit)
+        .and_then(|process| process.block_on(serve(&process, daemon, build)).and_then(|served| served));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(name, &error),
+    }
+}
+
+async fn serve<S: Serve>(
+    process: &Process,
+    daemon: Daemon,
+    build: impl FnOnce(Context) -> Result<S, StartError>,
+) -> Result<(), StartError> {
+    let (bus, mut inbound) = BusClient::start(Connector {
+        paths: process.paths.clone(),
+        name: DaemonName::parse(daemon.name).map_err(|error| StartError::Service(error.to_string()))?,
+        version: daemon.version.to_owned(),
+        topics: daemon.topics.to_vec(),
+        sealed: S::Service::SEALED,
+        service: S::Service::NAME,
+    })?;
+    let audit = AuditQueue::start(bus.clone(), random_number()?);
+    let context =
+        Context { paths: process.paths.clone(), config: process.config.clone(), bus: bus.clone(), audit };
+    let service = Arc::new(build(context.clone())?);
+    let mut running = JoinSet::new();
+    let end = told_to_end();
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut end => break,
+            Some(_) = running.join_next(), if !running.is_empty() => {}
+            item = inbound.recv() => match item {
+                None => break,
+                Some(Inbound::Connected) => ready(daemon.name),
+                Some(Inbound::Event { topic, sender, body }) => service.event(topic, &body, &sender),
+                Some(Inbound::Request(request)) => {
+                    running.spawn(handle(Arc::clone(&service), bus.clone(), request));
+                }
+            },
+        }
+    }
+    tracing::info!("ending");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    let finish = async { while running.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, finish).await.is_err() {
+        tracing::warn!("requests were still under way and were given up");
+    }
+    service.stop().await;
+    context.audit.drain(DRAIN).await;
+    Ok(())
+}
+
+async fn handle<S: Serve>(service: Arc<S>, bus: BusClient, request: InboundRequest) {
+    let ticket = request.ticket();
+    let body = match decode::<<S::Service as Service>::Request>(&request.body) {
+        Ok(message) => {
+            let caller = Caller {
+                sender: request.sender,
+                descriptors: request.descriptors,
+                deadline: request.deadline,
+            };
+            service.handle(message, caller).await.0
+        }
+        Err(error) => {
+            tracing::warn!(%error, requester = request.sender.requester(), "a request was not understood");
+            Zeroizing::default()
+        }
+    };
+    bus.respond(&ticket, &body);
+}
+
+fn ready(name: &'static str) {
+    tracing::info!("{name} serves");
+    notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// Tells systemd, or whoever started us and speaks its protocol (sd_notify(3)); nobody listening is no fault.
+pub(crate) fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the starter was not told");
+    }
+}
+
+fn random_number() -> Result<u64, StartError> {
+    let bytes = SecureBytes::random(8).map_err(|error| StartError::Service(error.to_string()))?;
+    let mut number = [0; 8];
+    number.copy_from_slice(bytes.expose());
+    Ok(u64::from_be_bytes(number))
+}
