@@ -1,2 +1,30 @@
-//! Being written.
-fn main() {}
+//! The bus daemon: `daemon-bus` carries the traffic, `daemon-bus --supervise` starts and watches all daemons of a
+//! user where systemd does not.
+
+mod bus;
+mod facts;
+mod peer;
+mod router;
+mod supervise;
+
+use std::process::ExitCode;
+
+use core_daemon::Process;
+use core_daemon::process::report;
+use core_types::name::BUS;
+
+fn main() -> ExitCode {
+    let argument = std::env::args_os().nth(1);
+    let is = |word: &str| argument.as_deref().is_some_and(|argument| argument == word);
+    if is("--supervise") {
+        return supervise::main();
+    }
+    let supervised = is(supervise::SUPERVISED);
+    let outcome = Process::start(BUS, false).and_then(|process| {
+        process.block_on(bus::serve(&process.paths, supervised)).and_then(|served| served)
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(BUS, &error),
+    }
+}

@@ -1,0 +1,71 @@
+//! What the kernel tells about the process at the other end of a socket.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use core_types::header::Sender;
+use nix::sys::socket::{getsockopt, sockopt};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_peercred;
+
+/// Who opened the connection, as far as the kernel vouches for it: user, group and, through a pidfd, the process.
+/// `None` if it is another user's, to whom the bus does not speak.
+pub(crate) fn admit(socket: impl AsFd, connection: u64) -> Option<Sender> {
+    let credentials = socket_peercred(&socket).ok()?;
+    if credentials.uid != rustix::process::geteuid() {
+        return None;
+    }
+    let mut sender = Sender {
+        name: None,
+        connection,
+        uid: credentials.uid.as_raw(),
+        gid: credentials.gid.as_raw(),
+        pid: None,
+        executable: None,
+        unit: None,
+    };
+    if let Ok(pidfd) = getsockopt(&socket, sockopt::PeerPidfd) {
+        let pid = credentials.pid.as_raw_nonzero().get();
+        let executable = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let unit =
+            std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok().and_then(|text| unit_of(&text));
+        // What was read by number belongs to the peer if the peer still lived afterwards.
+        if lives(&pidfd) {
+            sender.pid = u32::try_from(pid).ok();
+            sender.executable = executable.map(|path| path.to_string_lossy().into_owned());
+            sender.unit = unit;
+        }
+    }
+    Some(sender)
+}
+
+fn lives(pidfd: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)), Ok(0))
+}
+
+/// The systemd unit in the text of `/proc/PID/cgroup`: the last part of the path that names one.
+fn unit_of(cgroup: &str) -> Option<String> {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
+    path.rsplit('/').find(is_unit).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_end_of_a_socket_pair_is_admitted_with_our_process() {
+        let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
+        let sender = admit(&a, 4).unwrap();
+        assert_eq!((sender.connection, sender.pid), (4, Some(std::process::id())));
+        assert_eq!(sender.name, None);
+    }
+
+    #[test]
+    fn the_innermost_unit_is_taken() {
+        let text = "1:name=x:/y\n0::/user.slice/user-1.slice/user@1.service/app.slice/foo.service\n";
+        assert_eq!(unit_of(text).as_deref(), Some("foo.service"));
+        assert_eq!(unit_of("0::/\n"), None);
+    }
+}

@@ -1,0 +1,495 @@
+//! Who is on the bus, who asked whom, and where a frame goes: plain data, without sockets and without a clock.
+//!
+//! Each method takes what happened and returns what is to be done about it; `bus` does it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use core_types::DaemonName;
+use core_types::header::{Destination, Header, Kind, Refusal, Sender};
+use core_types::limits::{DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, IN_FLIGHT_MAX};
+use core_types::name::BUS;
+use core_types::protocol::Topic;
+use core_types::protocol::bus::{Announce, BusDenial, Incident, Misdeed, Peer, Subscribe};
+
+/// Most requests that one service may have unanswered, over all its askers.
+const SERVICE_QUEUE_MAX: usize = 512;
+/// Registered daemons serve many askers with calls of their own.
+const IN_FLIGHT_REGISTERED_MAX: usize = 4 * IN_FLIGHT_MAX;
+/// The same misdeed of one connection is told at most this often; between, it is counted.
+const INCIDENT_INTERVAL: Duration = Duration::from_secs(1);
+const VERSION_BYTES_MAX: usize = 64;
+
+/// Number of a connection, never used twice.
+pub(crate) type ConnectionId = u64;
+
+/// What is to be done with a frame that came in.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// Forward it with this header; if the connection takes nothing more, call [`Router::undelivered`].
+    Deliver { to: ConnectionId, header: Header },
+    /// Forward it to all of these, each with this header.
+    Publish { to: Vec<ConnectionId>, header: Header },
+    /// The bus itself is asked.
+    Own,
+    /// Tell the asker that its request reached no answer.
+    Refuse(Refused),
+    /// Drop it; nobody waits for it.
+    Drop,
+    /// Drop it and tell the audit log.
+    Report(Incident),
+    /// Drop it; it is a misdeed that was told lately, and has been counted.
+    Count,
+}
+
+/// A refusal on its way to an asker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) to: ConnectionId,
+    pub(crate) correlation: u64,
+    pub(crate) refusal: Refusal,
+}
+
+struct PeerState {
+    sender: Sender,
+    in_flight: usize,
+    topics: BTreeSet<Topic>,
+    untold: HashMap<Misdeed, u32>,
+    told: Option<Instant>,
+}
+
+struct Registration {
+    connection: ConnectionId,
+    version: String,
+    waiting: usize,
+}
+
+struct Pending {
+    asker: ConnectionId,
+    asker_id: u64,
+    service: DaemonName,
+    answerer: ConnectionId,
+    deadline: Instant,
+}
+
+/// The state of the bus.
+#[derive(Default)]
+pub(crate) struct Router {
+    peers: HashMap<ConnectionId, PeerState>,
+    services: HashMap<DaemonName, Registration>,
+    pending: HashMap<u64, Pending>,
+    deadlines: BTreeSet<(Instant, u64)>,
+    last_id: u64,
+}
+
+impl Router {
+    /// A connection has ended its handshake.
+    pub(crate) fn join(&mut self, sender: Sender) {
+        let state =
+            PeerState { in_flight: 0, topics: BTreeSet::new(), untold: HashMap::new(), told: None, sender };
+        self.peers.insert(state.sender.connection, state);
+    }
+
+    /// A connection has ended: its requests are forgotten, those put to it are refused, its last misdeeds are told.
+    pub(crate) fn leave(&mut self, connection: ConnectionId) -> (Vec<Refused>, Vec<Incident>) {
+        let Some(peer) = self.peers.remove(&connection) else { return (Vec::new(), Vec::new()) };
+        self.services.retain(|_, registration| registration.connection != connection);
+        let ended: Vec<u64> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.asker == connection || pending.answerer == connection)
+            .map(|(id, _)| *id)
+            .collect();
+        let refused = ended
+            .into_iter()
+            .filter_map(|id| self.settle(id))
+            .filter(|pending| pending.asker != connection)
+            .map(|pending| pending.refused(Refusal::ServiceGone))
+            .collect();
+        let incidents = peer
+            .untold
+            .into_iter()
+            .map(|(misdeed, count)| Incident { misdeed, sender: peer.sender.clone(), count })
+            .collect();
+        (refused, incidents)
+    }
+
+    /// A frame came from `from`.
+    pub(crate) fn route(&mut self, from: ConnectionId, header: Header, now: Instant) -> Effect {
+        match (header.kind, header.destination.clone()) {
+            (Kind::Request, Destination::Service(name)) if name.as_str() == BUS => Effect::Own,
+            (Kind::Request, Destination::Service(name)) => self.request(from, header, name, now),
+            (Kind::Response, Destination::Asker) => self.response(from, header, now),
+            (Kind::Event, Destination::Topic(topic)) => self.event(from, header, topic, now),
+            (Kind::Request, _) => {
+                Effect::Refuse(Refused { to: from, correlation: header.id, refusal: Refusal::Forbidden })
+            }
+            _ => self.misdeed(from, Misdeed::ForgedResponse, now),
+        }
+    }
+
+    fn request(
+        &mut self,
+        from: ConnectionId,
+        mut header: Header,
+        service: DaemonName,
+        now: Instant,
+    ) -> Effect {
+        let refuse = |refusal| Effect::Refuse(Refused { to: from, correlation: header.id, refusal });
+        let Some(peer) = self.peers.get_mut(&from) else { return Effect::Drop };
+        let Some(registration) = self.services.get_mut(&service) else {
+            return refuse(Refusal::ServiceUnknown);
+        };
+        let allowance = if peer.sender.name.is_some() { IN_FLIGHT_REGISTERED_MAX } else { IN_FLIGHT_MAX };
+        if peer.in_flight >= allowance || registration.waiting >= SERVICE_QUEUE_MAX {
+            return refuse(Refusal::Busy);
+        }
+        peer.in_flight += 1;
+        registration.waiting += 1;
+        let wanted = if header.deadline_ms == 0 {
+            DEADLINE_MS_DEFAULT
+        } else {
+            header.deadline_ms.min(DEADLINE_MS_MAX)
+        };
+        let deadline = now + Duration::from_millis(wanted.into());
+        self.last_id += 1;
+        let id = self.last_id;
+        let to = registration.connection;
+        self.deadlines.insert((deadline, id));
+        self.pending
+            .insert(id, Pending { asker: from, asker_id: header.id, service, answerer: to, deadline });
+        header.id = id;
+        header.correlation = 0;
+        header.deadline_ms = wanted;
+        header.sender = Some(peer.sender.clone());
+        Effect::Deliver { to, header }
+    }
+
+    fn response(&mut self, from: ConnectionId, mut header: Header, now: Instant) -> Effect {
+        match self.pending.get(&header.correlation) {
+            Some(pending) if pending.answerer == from => {}
+            // Who serves may be late with an answer; who serves nothing has been asked nothing.
+            None if header.correlation <= self.last_id && self.serves(from) => return Effect::Drop,
+            _ => return self.misdeed(from, Misdeed::ForgedResponse, now),
+        }
+        let Some(pending) = self.settle(header.correlation) else { return Effect::Drop };
+        header.id = 0;
+        header.correlation = pending.asker_id;
+        header.sender = self.peers.get(&from).map(|peer| peer.sender.clone());
+        Effect::Deliver { to: pending.asker, header }
+    }
+
+    fn event(&mut self, from: ConnectionId, mut header: Header, topic: Topic, now: Instant) -> Effect {
+        let Some(peer) = self.peers.get(&from) else { return Effect::Drop };
+        if peer.sender.name.as_ref().map(DaemonName::as_str) != Some(topic.publisher()) {
+            return self.misdeed(from, Misdeed::ForbiddenPublish, now);
+        }
+        header.sender = Some(peer.sender.clone());
+        Effect::Publish { to: self.subscribers(topic), header }
+    }
+
+    fn serves(&self, connection: ConnectionId) -> bool {
+        self.services.values().any(|registration| registration.connection == connection)
+    }
+
+    /// The connections that subscribed to a topic.
+    pub(crate) fn subscribers(&self, topic: Topic) -> Vec<ConnectionId> {
+        self.peers.iter().filter(|(_, peer)| peer.topics.contains(&topic)).map(|(id, _)| *id).collect()
+    }
+
+    /// Ends a pending request, however it ended.
+    fn settle(&mut self, id: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&id)?;
+        self.deadlines.remove(&(pending.deadline, id));
+        if let Some(asker) = self.peers.get_mut(&pending.asker) {
+            asker.in_flight -= 1;
+        }
+        if let Some(registration) = self.services.get_mut(&pending.service)
+            && registration.connection == pending.answerer
+        {
+            registration.waiting -= 1;
+        }
+        Some(pending)
+    }
+
+    /// The service's connection took the request no more.
+    pub(crate) fn undelivered(&mut self, id: u64) -> Option<Refused> {
+        self.settle(id).map(|pending| pending.refused(Refusal::Busy))
+    }
+
+    /// When [`Self::expire`] is to be called next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Refuses what nobody answered in time.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Refused> {
+        let due: Vec<u64> =
+            self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| *id).collect();
+        due.into_iter()
+            .filter_map(|id| self.settle(id))
+            .map(|pending| pending.refused(Refusal::Timeout))
+            .collect()
+    }
+
+    /// Registers the connection under the name; the caller has checked that it owns the key published for it.
+    pub(crate) fn announce(&mut self, from: ConnectionId, call: &Announce) -> Result<(), BusDenial> {
+        if call.version.len() > VERSION_BYTES_MAX || call.version.chars().any(char::is_control) {
+            return Err(BusDenial::Invalid);
+        }
+        let peer = self.peers.get_mut(&from).ok_or(BusDenial::NotRegistered)?;
+        if call.name.as_str() == BUS || peer.sender.name.as_ref().is_some_and(|name| *name != call.name) {
+            return Err(BusDenial::Invalid);
+        }
+        match self.services.get(&call.name) {
+            Some(held) if held.connection != from => Err(BusDenial::NameTaken),
+            Some(_) => Ok(()),
+            None => {
+                peer.sender.name = Some(call.name.clone());
+                let registration =
+                    Registration { connection: from, version: call.version.clone(), waiting: 0 };
+                self.services.insert(call.name.clone(), registration);
+                Ok(())
+            }
+        }
+    }
+
+    /// Subscribes the connection, if the topic is for it.
+    pub(crate) fn subscribe(&mut self, from: ConnectionId, call: &Subscribe) -> Result<(), BusDenial> {
+        let peer = self.peers.get_mut(&from).ok_or(BusDenial::NotRegistered)?;
+        if !call.topic.admits_subscriber(peer.sender.name.as_ref().map(DaemonName::as_str)) {
+            return Err(BusDenial::TopicForbidden);
+        }
+        peer.topics.insert(call.topic);
+        Ok(())
+    }
+
+    /// Who is registered, in order of names.
+    pub(crate) fn registered(&self) -> Vec<Peer> {
+        let mut peers: Vec<Peer> = self
+            .services
+            .iter()
+            .map(|(name, registration)| Peer {
+                name: name.clone(),
+                version: registration.version.clone(),
+                pid: self.peers.get(&registration.connection).and_then(|peer| peer.sender.pid),
+            })
+            .collect();
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        peers
+    }
+
+    /// Counts a misdeed, and says what is to be told now.
+    pub(crate) fn misdeed(&mut self, from: ConnectionId, misdeed: Misdeed, now: Instant) -> Effect {
+        let Some(peer) = self.peers.get_mut(&from) else { return Effect::Drop };
+        let count = peer.untold.entry(misdeed).or_insert(0);
+        *count = count.saturating_add(1);
+        if peer.told.is_some_and(|told| now < told + INCIDENT_INTERVAL) {
+            return Effect::Count;
+        }
+        peer.told = Some(now);
+        let count = peer.untold.remove(&misdeed).unwrap_or(1);
+        Effect::Report(Incident { misdeed, sender: peer.sender.clone(), count })
+    }
+
+    /// How many connections are not registered daemons.
+    pub(crate) fn strangers(&self) -> usize {
+        self.peers.values().filter(|peer| peer.sender.name.is_none()).count()
+    }
+}
+
+impl Pending {
+    fn refused(&self, refusal: Refusal) -> Refused {
+        Refused { to: self.asker, correlation: self.asker_id, refusal }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_types::header::Seal;
+
+    const SERVICE: ConnectionId = 1;
+    const ASKER: ConnectionId = 2;
+    const STRANGER: ConnectionId = 3;
+
+    fn name(text: &str) -> DaemonName {
+        DaemonName::parse(text).unwrap()
+    }
+
+    fn router() -> Router {
+        let mut router = Router::default();
+        for connection in [SERVICE, ASKER, STRANGER] {
+            router.join(Sender {
+                name: None,
+                connection,
+                uid: 0,
+                gid: 0,
+                pid: None,
+                executable: None,
+                unit: None,
+            });
+        }
+        let announce = Announce { name: name("daemon-secrets"), version: "1".into() };
+        router.announce(SERVICE, &announce).unwrap();
+        router
+    }
+
+    fn header(kind: Kind, id: u64, correlation: u64, destination: Destination) -> Header {
+        Header {
+            kind,
+            id,
+            correlation,
+            destination,
+            method: 1,
+            sender: None,
+            deadline_ms: 1000,
+            descriptors: 0,
+            seal: Seal::None,
+        }
+    }
+
+    fn request(id: u64) -> Header {
+        header(Kind::Request, id, 0, Destination::Service(name("daemon-secrets")))
+    }
+
+    fn ask(router: &mut Router, id: u64, now: Instant) -> u64 {
+        match router.route(ASKER, request(id), now) {
+            Effect::Deliver { to: SERVICE, header } => header.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn response(to: u64) -> Header {
+        header(Kind::Response, 9, to, Destination::Asker)
+    }
+
+    #[test]
+    fn a_request_goes_to_its_service_and_the_answer_back_to_the_asker() {
+        let (mut router, now) = (router(), Instant::now());
+        let mut claimed = request(77);
+        claimed.sender = Some(Sender {
+            name: Some(name("daemon-launcher")),
+            connection: 9,
+            uid: 1,
+            gid: 1,
+            pid: None,
+            executable: None,
+            unit: None,
+        });
+        let Effect::Deliver { to: SERVICE, header } = router.route(ASKER, claimed, now) else { panic!() };
+        let sender = header.sender.unwrap();
+        assert_eq!((sender.name, sender.connection), (None, ASKER), "a client's own claim is overwritten");
+        match router.route(SERVICE, response(header.id), now) {
+            Effect::Deliver { to: ASKER, header } => {
+                assert_eq!(header.correlation, 77);
+                assert_eq!(header.sender.unwrap().name, Some(name("daemon-secrets")));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(router.route(SERVICE, response(header.id), now), Effect::Drop, "an answer is taken once");
+    }
+
+    #[test]
+    fn an_answer_from_anyone_but_the_one_asked_is_reported_and_changes_nothing() {
+        let (mut router, now) = (router(), Instant::now());
+        let id = ask(&mut router, 5, now);
+        for forger in [STRANGER, ASKER] {
+            let Effect::Report(incident) = router.route(forger, response(id), now) else { panic!() };
+            assert_eq!((incident.misdeed, incident.sender.connection), (Misdeed::ForgedResponse, forger));
+        }
+        assert!(matches!(router.route(STRANGER, response(999), now), Effect::Count));
+        assert!(matches!(router.route(SERVICE, response(id), now), Effect::Deliver { to: ASKER, .. }));
+    }
+
+    #[test]
+    fn misdeeds_between_two_reports_are_counted_and_told_at_the_latest_when_the_connection_ends() {
+        let (mut router, now) = (router(), Instant::now());
+        assert!(matches!(
+            router.route(STRANGER, response(1), now),
+            Effect::Report(Incident { count: 1, .. })
+        ));
+        for _ in 0..5 {
+            assert_eq!(router.route(STRANGER, response(1), now), Effect::Count);
+        }
+        let later = now + INCIDENT_INTERVAL;
+        assert!(matches!(
+            router.route(STRANGER, response(1), later),
+            Effect::Report(Incident { count: 6, .. })
+        ));
+        assert_eq!(router.route(STRANGER, response(1), later), Effect::Count);
+        let (_, incidents) = router.leave(STRANGER);
+        assert_eq!(incidents.iter().map(|incident| incident.count).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn a_request_past_its_deadline_is_refused_and_its_late_answer_dropped() {
+        let (mut router, now) = (router(), Instant::now());
+        let id = ask(&mut router, 5, now);
+        let deadline = router.next_deadline().unwrap();
+        assert!(router.expire(deadline - Duration::from_millis(1)).is_empty());
+        assert_eq!(
+            router.expire(deadline),
+            [Refused { to: ASKER, correlation: 5, refusal: Refusal::Timeout }]
+        );
+        assert_eq!(router.route(SERVICE, response(id), deadline), Effect::Drop);
+        assert_eq!(router.next_deadline(), None);
+    }
+
+    #[test]
+    fn when_the_service_goes_its_askers_are_told_and_when_the_asker_goes_nobody_is() {
+        let (mut router, now) = (router(), Instant::now());
+        ask(&mut router, 5, now);
+        let (refused, _) = router.leave(SERVICE);
+        assert_eq!(refused, [Refused { to: ASKER, correlation: 5, refusal: Refusal::ServiceGone }]);
+        assert!(matches!(
+            router.route(ASKER, request(6), now),
+            Effect::Refuse(Refused { refusal: Refusal::ServiceUnknown, .. })
+        ));
+        let mut router = self::router();
+        let id = ask(&mut router, 5, now);
+        assert!(router.leave(ASKER).0.is_empty());
+        assert_eq!(router.route(SERVICE, response(id), now), Effect::Drop);
+    }
+
+    #[test]
+    fn requests_in_flight_are_bounded_per_asker_and_room_comes_back() {
+        let (mut router, now) = (router(), Instant::now());
+        let ids: Vec<u64> = (1..=IN_FLIGHT_MAX as u64).map(|id| ask(&mut router, id, now)).collect();
+        assert!(matches!(
+            router.route(ASKER, request(99), now),
+            Effect::Refuse(Refused { refusal: Refusal::Busy, .. })
+        ));
+        assert!(
+            matches!(router.route(STRANGER, request(1), now), Effect::Deliver { .. }),
+            "others are not affected"
+        );
+        router.undelivered(ids[0]).unwrap();
+        ask(&mut router, 100, now);
+    }
+
+    #[test]
+    fn a_live_name_is_not_taken_over() {
+        let mut router = router();
+        let announce = Announce { name: name("daemon-secrets"), version: "2".into() };
+        assert_eq!(router.announce(STRANGER, &announce), Err(BusDenial::NameTaken));
+        assert_eq!(router.announce(SERVICE, &announce), Ok(()), "announcing twice changes nothing");
+        assert_eq!(router.registered()[0].version, "1");
+        router.leave(SERVICE);
+        assert_eq!(router.announce(STRANGER, &announce), Ok(()));
+        let bus = Announce { name: name(BUS), version: "1".into() };
+        assert_eq!(router.announce(ASKER, &bus), Err(BusDenial::Invalid));
+    }
+
+    #[test]
+    fn topics_admit_whom_they_are_for_and_are_published_by_their_owner_only() {
+        let (mut router, now) = (router(), Instant::now());
+        let subscribe = Subscribe { topic: Topic::ProfileState };
+        assert_eq!(router.subscribe(STRANGER, &subscribe), Err(BusDenial::TopicForbidden));
+        router.announce(ASKER, &Announce { name: name("daemon-launcher"), version: "1".into() }).unwrap();
+        router.subscribe(ASKER, &subscribe).unwrap();
+        let event = || header(Kind::Event, 1, 0, Destination::Topic(Topic::ProfileState));
+        assert!(matches!(router.route(STRANGER, event(), now), Effect::Report(_)));
+        assert!(matches!(router.route(SERVICE, event(), now), Effect::Publish { to, .. } if to == [ASKER]));
+    }
+}
