@@ -1,0 +1,169 @@
+//! Pins the bytes of every message: postcard carries neither names nor lengths, so a moved field or variant would
+//! be read as something else by a process of another version.
+
+use core_types::header::{Destination, Header, Kind, Refusal, Seal, Sender};
+use core_types::protocol::bus::{Announce, BusRequest, Peers, Subscribe};
+use core_types::protocol::launcher::{
+    ChildCommand, ChildEvent, LauncherRequest, Mapping, ResourceLimit, Run,
+};
+use core_types::protocol::profile::{
+    AuditStatus, AuditTail, AuditVerify, BeginUnlock, EndUnlock, Operation, Outcome, ProfileRequest, Record,
+    Requester, SecretOperationAudit,
+};
+use core_types::protocol::secrets::{
+    ChangePassword, Delete, Gate, Get, GetBatch, Init, List, Lock, Profiles, SecretsDenial, SecretsRequest,
+    Selection, Set, Unlock,
+};
+use core_types::protocol::{Topic, encode};
+use core_types::{NameError, ProfileName, SecretName, WireSecret};
+use serde::Serialize;
+
+const GOLDEN: &str = include_str!("golden.txt");
+
+fn profile() -> ProfileName {
+    "work".parse().unwrap()
+}
+
+fn secret() -> WireSecret {
+    WireSecret::new(vec![0xAA, 0xBB])
+}
+
+fn line<T: Serialize>(name: &str, message: &T) -> String {
+    let bytes = encode(message).unwrap();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{name} {hex}")
+}
+
+fn headers() -> Vec<String> {
+    let sender = Sender {
+        name: Some("daemon-launcher".parse().unwrap()),
+        connection: 3,
+        uid: 1000,
+        gid: 1000,
+        pid: Some(77),
+        executable: None,
+        unit: Some("a.service".to_owned()),
+    };
+    let request = Header {
+        kind: Kind::Request,
+        id: 1,
+        correlation: 0,
+        destination: Destination::Service("daemon-secrets".parse().unwrap()),
+        method: 6,
+        sender: Some(sender),
+        deadline_ms: 10_000,
+        descriptors: 0,
+        seal: Seal::Session(9),
+    };
+    let response = Header {
+        kind: Kind::Response,
+        correlation: 1,
+        destination: Destination::Asker,
+        sender: None,
+        seal: Seal::Handshake,
+        ..request.clone()
+    };
+    let event = Header {
+        kind: Kind::Event,
+        destination: Destination::Topic(Topic::BusIncident),
+        seal: Seal::None,
+        ..response.clone()
+    };
+    vec![
+        line("header.request", &request),
+        line("header.response", &response),
+        line("header.event", &event),
+        line("refusal.busy", &Refusal::Busy),
+    ]
+}
+
+fn bus() -> Vec<String> {
+    let announce = Announce { name: "daemon-x".parse().unwrap(), version: "1".to_owned() };
+    vec![
+        line("bus.announce", &BusRequest::from(announce)),
+        line("bus.subscribe", &BusRequest::from(Subscribe { topic: Topic::ProfileState })),
+        line("bus.peers", &BusRequest::from(Peers {})),
+    ]
+}
+
+fn secrets() -> Vec<String> {
+    let (profile, name) = (profile(), "a/b".to_owned());
+    let entries: [(&str, SecretsRequest); 11] = [
+        ("secrets.init", Init { profile: profile.clone(), password: secret() }.into()),
+        ("secrets.unlock", Unlock { profile: profile.clone(), password: secret() }.into()),
+        ("secrets.lock", Lock { profile: None }.into()),
+        ("secrets.profiles", Profiles {}.into()),
+        (
+            "secrets.change-password",
+            ChangePassword { profile: profile.clone(), old: secret(), new: secret() }.into(),
+        ),
+        ("secrets.get", Get { profile: profile.clone(), name: name.clone() }.into()),
+        ("secrets.get-batch-all", GetBatch { profile: profile.clone(), selection: Selection::All }.into()),
+        (
+            "secrets.get-batch-only",
+            GetBatch {
+                profile: profile.clone(),
+                selection: Selection::Only(vec![core_types::pattern::Pattern::parse("a/*").unwrap()]),
+            }
+            .into(),
+        ),
+        ("secrets.set", Set { profile: profile.clone(), name: name.clone(), value: secret() }.into()),
+        ("secrets.delete", Delete { profile: profile.clone(), name }.into()),
+        ("secrets.list", List { profile, pattern: None, after: Some("a".parse().unwrap()) }.into()),
+    ];
+    let denials = [
+        ("denial.locked", SecretsDenial::Locked),
+        ("denial.invalid-name", SecretsDenial::InvalidName(NameError::Slash)),
+        ("denial.unrecorded", SecretsDenial::Unrecorded),
+    ];
+    let requests = entries.iter().map(|(name, request)| line(name, request));
+    requests.chain(denials.iter().map(|(name, denial)| line(name, denial))).collect()
+}
+
+fn profile_service() -> Vec<String> {
+    let entry = SecretOperationAudit {
+        unix_ms: 1,
+        operation: Operation::Get,
+        profile: Some(profile()),
+        subject: Some("a".to_owned()),
+        requester: Requester { name: "cli".to_owned(), uid: 0, pid: None, executable: None, unit: None },
+        outcome: Outcome::Denied { gate: Gate::RateLimit, reason: "r".to_owned() },
+    };
+    vec![
+        line("profile.begin-unlock", &ProfileRequest::from(BeginUnlock { profile: profile() })),
+        line("profile.end-unlock", &ProfileRequest::from(EndUnlock { profile: profile(), right: true })),
+        line("profile.record", &ProfileRequest::from(Record { origin: 1, first: 2, entries: vec![entry] })),
+        line("profile.audit-tail", &ProfileRequest::from(AuditTail { count: 5, after: Some(1) })),
+        line("profile.audit-verify", &ProfileRequest::from(AuditVerify {})),
+        line("profile.audit-status", &ProfileRequest::from(AuditStatus {})),
+    ]
+}
+
+fn launcher() -> Vec<String> {
+    let run = Run {
+        profiles: vec![profile()],
+        selection: Selection::All,
+        mappings: vec![Mapping { variable: "V".to_owned(), name: SecretName::parse("a").unwrap() }],
+        prefix: "P_".to_owned(),
+        arguments: vec![WireSecret::new(b"true".to_vec())],
+        environment: vec![WireSecret::new(b"A=b".to_vec())],
+        umask: 0o22,
+        limits: vec![ResourceLimit { resource: 7, soft: Some(1024), hard: None }],
+        terminal: false,
+    };
+    vec![
+        line("launcher.run", &LauncherRequest::from(run)),
+        line("child.signal", &ChildCommand::Signal(15)),
+        line("child.signal-group", &ChildCommand::SignalGroup(2)),
+        line("child.continue", &ChildCommand::Continue),
+        line("child.stopped", &ChildEvent::Stopped(20)),
+        line("child.exited", &ChildEvent::Exited(37)),
+        line("child.killed", &ChildEvent::Killed(9)),
+    ]
+}
+
+#[test]
+fn the_bytes_of_every_message_are_as_they_were() {
+    let now = [headers(), bus(), secrets(), profile_service(), launcher()].concat().join("\n");
+    assert_eq!(now, GOLDEN.trim_end(), "a message changed: add a call instead of changing one\n{now}");
+}
