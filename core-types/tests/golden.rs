@@ -1,6 +1,8 @@
 //! Pins the bytes of every message: postcard carries neither names nor lengths, so a moved field or variant would
 //! be read as something else by a process of another version.
 
+#![allow(clippy::unwrap_used)] // a test, as a whole
+
 use core_types::header::{Destination, Header, Kind, Refusal, Seal, Sender};
 use core_types::protocol::bus::{Announce, BusRequest, Peers, Subscribe};
 use core_types::protocol::launcher::{
