@@ -3,32 +3,29 @@
 //! One task owns the connection's reading; whoever sends does so under a lock that is never held across an await,
 //! and writes at once what the socket takes. So neither direction waits for the other.
 
-use std::collections::HashMap;
+mod inbound;
+mod link;
+
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use core_types::header::{Destination, Header, Kind, Refusal, Seal, Sender};
-use core_types::limits::HANDSHAKE_MS_MAX;
+use core_types::header::{Destination, Header, Kind, Refusal, Seal};
 use core_types::name::DaemonName;
 use core_types::paths::Paths;
-use core_types::protocol::bus::{Announce, Subscribe};
 use core_types::protocol::{Call, DenialOf, Service, Topic, encode};
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, oneshot};
-use zeroize::Zeroizing;
+
+pub use inbound::{Inbound, InboundRequest, RequestTicket};
+use link::{Link, UpLink};
 
 use crate::blocking::read_reply;
 use crate::error::{CallError, CallOptions, ConnectError};
-use crate::seal::{SealInitiator, SealedAsker, SealedSessions};
-use crate::socket::{self, LinkError};
-use crate::wire::noise::{Initiator, MESSAGE_2_BYTES};
-use crate::wire::{Connection, Frame, Identity, PublicKey, WireError};
+use crate::seal::{SealInitiator, SealedSessions};
+use crate::socket;
+use crate::wire::{Frame, Identity, WireError};
 
-/// Shortest and longest wait between two attempts to connect.
-const BACKOFF_MS: (u64, u64) = (20, 2_000);
 /// Requests and events that wait for the daemon; the bus allows fewer in flight, so this never fills by honest use.
 const INBOUND_MAX: usize = 1_024;
 
@@ -46,63 +43,6 @@ pub struct Connector {
     pub sealed: bool,
     /// Its service's name again, as a constant.
     pub service: &'static str,
-}
-
-/// What comes in from the bus.
-pub enum Inbound {
-    /// The daemon is asked.
-    Request(InboundRequest),
-    /// Something was published.
-    Event {
-        /// On which topic.
-        topic: Topic,
-        /// By whom.
-        sender: Sender,
-        /// What.
-        body: Zeroizing<Vec<u8>>,
-    },
-    /// The connection stands and the daemon is registered: after the start, and after each restart of the bus.
-    Connected,
-}
-
-/// A request as it reached the daemon, opened if it was sealed.
-pub struct InboundRequest {
-    /// Who asks, as stamped by the bus, and for sealed requests as proved by its key.
-    pub sender: Sender,
-    /// The encoded request.
-    pub body: Zeroizing<Vec<u8>>,
-    /// Descriptors that came with it.
-    pub descriptors: Vec<OwnedFd>,
-    /// When the asker stops waiting.
-    pub deadline: Instant,
-    id: u64,
-    sealed: Option<(u64, u64)>,
-}
-
-enum Link {
-    Down,
-    Up(Box<UpLink>),
-}
-
-struct UpLink {
-    socket: Arc<UnixStream>,
-    wire: Connection,
-    next_id: u64,
-    pending: HashMap<u64, oneshot::Sender<Frame>>,
-    sealed: HashMap<&'static str, SealedAsker>,
-}
-
-impl UpLink {
-    /// Writes what the socket takes; says whether that was all.
-    fn flush(&mut self) -> Result<bool, LinkError> {
-        let mut outcome = Ok(false);
-        // The inner outcome says it all; the outer one only tells the runtime whether to wait.
-        let _ = self.socket.try_io(Interest::WRITABLE, || {
-            outcome = socket::flush(&*self.socket, &mut self.wire);
-            if matches!(outcome, Ok(false)) { Err(std::io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        outcome
-    }
 }
 
 struct Shared {
@@ -391,210 +331,6 @@ impl BusClient {
                 tracing::warn!(%error, "a response was not sent");
             }
         }
-    }
-
-    async fn keep_connected(self, inbound: mpsc::Sender<Inbound>) {
-        let mut backoff_ms = BACKOFF_MS.0;
-        while !inbound.is_closed() {
-            match self.connect().await {
-                Ok(()) => {
-                    backoff_ms = BACKOFF_MS.0;
-                    let this = self.clone();
-                    let inbound_now = inbound.clone();
-                    let registering = tokio::spawn(async move { this.register(&inbound_now).await });
-                    let end = self.read_until_end(&inbound).await;
-                    registering.abort();
-                    *self.shared.lock() = Link::Down;
-                    tracing::info!(%end, "the connection to the bus ended");
-                }
-                Err(error) => tracing::debug!(%error, "no connection to the bus yet"),
-            }
-            tokio::time::sleep(Duration::from_millis(backoff_ms)).await;
-            backoff_ms = (backoff_ms * 2).min(BACKOFF_MS.1);
-        }
-    }
-
-    async fn connect(&self) -> Result<(), ConnectError> {
-        let paths = &self.shared.connector.paths;
-        let key = socket::published_key(&paths.bus_public_key())?
-            .ok_or_else(|| ConnectError::NoBus { path: paths.bus_socket() })?;
-        let socket = crate::blocking::connect(&paths.bus_socket())?;
-        let failed = |_| ConnectError::Handshake;
-        socket.set_nonblocking(true).map_err(failed)?;
-        let mut socket = UnixStream::from_std(socket).map_err(failed)?;
-        let limit = Duration::from_millis(HANDSHAKE_MS_MAX);
-        let session = tokio::time::timeout(limit, async {
-            let (initiator, message) = Initiator::start(&self.shared.identity, key, &socket::prologue())
-                .map_err(|_| ConnectError::Handshake)?;
-            socket.write_all(&message).await.map_err(failed)?;
-            let mut reply = [0; MESSAGE_2_BYTES];
-            socket.read_exact(&mut reply).await.map_err(failed)?;
-            initiator.finish(&reply).map_err(|_| ConnectError::Handshake)
-        })
-        .await
-        .map_err(|_| ConnectError::TimedOut(limit))??;
-        *self.shared.lock() = Link::Up(Box::new(UpLink {
-            socket: Arc::new(socket),
-            wire: Connection::new(session, &[]),
-            next_id: 1,
-            pending: HashMap::new(),
-            sealed: HashMap::new(),
-        }));
-        self.shared.came_up.notify_waiters();
-        Ok(())
-    }
-
-    /// Takes up the name and the topics on a fresh connection.
-    async fn register(&self, inbound: &mpsc::Sender<Inbound>) {
-        let connector = &self.shared.connector;
-        let announce = Announce { name: connector.name.clone(), version: connector.version.clone() };
-        // The name may still belong to a connection whose end the bus has not seen yet.
-        while let Err(error) = self.call(&announce).await {
-            tracing::warn!(%error, "the bus does not register this daemon");
-            tokio::time::sleep(Duration::from_millis(BACKOFF_MS.1)).await;
-        }
-        for topic in &connector.topics {
-            if let Err(error) = self.call(&Subscribe { topic: *topic }).await {
-                tracing::error!(%error, ?topic, "the bus refused a subscription");
-            }
-        }
-        // A full queue means the daemon is busy with requests, so it is connected and knows it.
-        drop(inbound.try_send(Inbound::Connected));
-    }
-
-    async fn read_until_end(&self, inbound: &mpsc::Sender<Inbound>) -> LinkError {
-        let socket = match &*self.shared.lock() {
-            Link::Up(link) => Arc::clone(&link.socket),
-            Link::Down => return LinkError::Closed,
-        };
-        loop {
-            let waiting = matches!(&*self.shared.lock(), Link::Up(link) if link.wire.pending_output() > 0);
-            let interest = if waiting { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            let result = tokio::select! {
-                ready = socket.ready(interest) => match ready {
-                    Ok(ready) if ready.is_writable() && waiting => self.flush_some(),
-                    Ok(_) => self.read_some(inbound),
-                    Err(_) => Err(LinkError::Closed),
-                },
-                // Something was left to write: the interest is another one now.
-                () = self.shared.must_flush.notified() => Ok(()),
-            };
-            if let Err(end) = result {
-                return end;
-            }
-        }
-    }
-
-    fn flush_some(&self) -> Result<(), LinkError> {
-        let Link::Up(link) = &mut *self.shared.lock() else { return Err(LinkError::Closed) };
-        link.flush().map(|_| ())
-    }
-
-    fn read_some(&self, inbound: &mpsc::Sender<Inbound>) -> Result<(), LinkError> {
-        loop {
-            let mut frames = Vec::new();
-            let more = {
-                let Link::Up(link) = &mut *self.shared.lock() else { return Err(LinkError::Closed) };
-                let mut outcome = Ok(false);
-                let _ = link.socket.try_io(Interest::READABLE, || {
-                    outcome = socket::receive(&*link.socket, &mut link.wire);
-                    if matches!(outcome, Ok(false)) {
-                        Err(std::io::ErrorKind::WouldBlock.into())
-                    } else {
-                        Ok(())
-                    }
-                });
-                let more = outcome?;
-                while let Some(frame) = link.wire.next_frame()? {
-                    match frame.header.kind {
-                        Kind::Response | Kind::Refusal => {
-                            if let Some(asker) = link.pending.remove(&frame.header.correlation) {
-                                drop(asker.send(frame));
-                            }
-                        }
-                        Kind::Request | Kind::Event => frames.push(frame),
-                    }
-                }
-                more
-            };
-            for frame in frames {
-                self.take_inbound(frame, inbound);
-            }
-            if !more {
-                return Ok(());
-            }
-        }
-    }
-
-    fn take_inbound(&self, frame: Frame, inbound: &mpsc::Sender<Inbound>) {
-        let Some(sender) = frame.header.sender.clone() else { return };
-        let item = match (&frame.header.kind, &frame.header.destination) {
-            (Kind::Event, Destination::Topic(topic)) => {
-                Some(Inbound::Event { topic: *topic, sender, body: frame.body })
-            }
-            (Kind::Request, _) => self.open_request(frame, sender).map(Inbound::Request),
-            _ => None,
-        };
-        if let Some(item) = item
-            && inbound.try_send(item).is_err()
-        {
-            tracing::warn!(
-                "more requests are waiting than this daemon keeps; one was dropped and will time out"
-            );
-        }
-    }
-
-    /// Opens a request's seal, or answers at once what is not for the daemon behind it.
-    fn open_request(&self, frame: Frame, sender: Sender) -> Option<InboundRequest> {
-        let id = frame.header.id;
-        let mut sessions = ignore_poison(self.shared.answering.lock());
-        let (body, sealed) = match frame.header.seal {
-            Seal::None if !self.shared.connector.sealed => (frame.body, None),
-            Seal::Handshake => {
-                let answer: Option<Vec<u8>> = self
-                    .claimed_key(&sender)
-                    .and_then(|claimed| sessions.accept(&self.shared.identity, claimed, &frame.body).ok());
-                self.send_response(id, Seal::Handshake, &answer.unwrap_or_default());
-                return None;
-            }
-            Seal::Session(number) => match sessions.open(number, &frame.body) {
-                Some(Ok(request)) if request.name == sender.name => {
-                    (request.plaintext, Some((number, request.nonce)))
-                }
-                _ => {
-                    self.send_response(id, Seal::None, &[]);
-                    return None;
-                }
-            },
-            Seal::None => {
-                self.send_response(id, Seal::None, &[]);
-                return None;
-            }
-        };
-        let deadline = Instant::now() + Duration::from_millis(frame.header.deadline_ms.into());
-        Some(InboundRequest { sender, body, descriptors: frame.descriptors, deadline, id, sealed })
-    }
-
-    /// The name the bus stamped, with the key published under it; `None` when a name was stamped that has no key.
-    fn claimed_key(&self, sender: &Sender) -> Option<Option<(DaemonName, PublicKey)>> {
-        let Some(name) = &sender.name else { return Some(None) };
-        let key = socket::published_key(&self.shared.connector.paths.public_key(name.as_str())).ok()??;
-        Some(Some((name.clone(), key)))
-    }
-}
-
-/// What is left of a request when its content has been taken out: enough to answer it.
-#[derive(Debug)]
-pub struct RequestTicket {
-    id: u64,
-    sealed: Option<(u64, u64)>,
-}
-
-impl InboundRequest {
-    /// The ticket to answer it by.
-    #[must_use]
-    pub fn ticket(&self) -> RequestTicket {
-        RequestTicket { id: self.id, sealed: self.sealed }
     }
 }
 
