@@ -3,6 +3,7 @@
 //! Nothing here knows a vault, a message or a policy. The only `unsafe` code of the workspace is in [`memory`].
 
 pub mod aead;
+mod checksum;
 pub mod hash_chain;
 #[cfg(feature = "kdf")]
 pub mod kdf;
@@ -12,4 +13,5 @@ pub mod private_fs;
 mod secure_bytes;
 mod stack;
 
+pub use checksum::checksum;
 pub use secure_bytes::{EntropyError, SecureBytes};

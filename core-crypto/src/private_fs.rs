@@ -345,12 +345,34 @@ pub fn remove_leftovers(path: &Path) -> Result<(), PrivateFsError> {
     Ok(())
 }
 
+/// Removes a file, if there is one.
+///
+/// # Errors
+/// It is still there.
+pub fn remove_if_present(path: &Path) -> Result<(), PrivateFsError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Opens a file for appending and reading, making it if it is missing.
 ///
 /// # Errors
 /// It is not an ordinary file of ours, or cannot be opened.
 pub fn open_append(path: &Path) -> Result<File, PrivateFsError> {
     open_or_make(path, OFlags::RDWR | OFlags::APPEND)
+}
+
+/// Makes sure that a file exists, is an ordinary file of ours that nobody else can change, and has mode 0600.
+/// For files that a library opens by their path.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_private_file(path: &Path) -> Result<(), PrivateFsError> {
+    let file = open_file(path, OFlags::RDONLY, "open")?.ok_or(Errno::NOENT).map_err(failed("open", path))?;
+    let stat = check_file(&file, path)?;
+    set_file_mode(&file, path, &stat)
 }
 
 /// Reads a whole file of at most `max` bytes; `None` if there is none.
@@ -566,6 +588,7 @@ mod tests {
             assert!(matches!(open_append(&link), Err(PrivateFsError::NotAFile { .. })));
             assert!(matches!(lock_instance(&link), Err(PrivateFsError::NotAFile { .. })));
             assert!(matches!(read_limited(&link, 99), Err(PrivateFsError::NotAFile { .. })));
+            assert!(matches!(check_private_file(&link), Err(PrivateFsError::NotAFile { .. })));
             assert!(create_new(&link).is_err());
             std::fs::remove_file(&link).unwrap();
         }

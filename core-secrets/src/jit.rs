@@ -1,0 +1,478 @@
+//! Decrypted secrets for a limited time, in locked memory, so that a program that reads the same secret again and
+//! again does not make the vault decrypt it again and again.
+//!
+//! A read sees every write that was acknowledged before it began: while a name is being written, and for reads
+//! that began before the write ended, nothing is put into the cache.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use core_crypto::SecureBytes;
+use core_types::SecretName;
+
+use crate::store::{SecretsStore, StoreError};
+
+/// How long a value is kept if nothing else is configured.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(300);
+
+/// Most bytes of values kept at once, so that the cache fits into the memory an ordinary user may lock (8 MiB).
+/// What does not fit is read from the store each time.
+pub const CACHED_BYTES_MAX: usize = 6 << 20;
+
+/// Tells how old an entry is.
+pub trait Clock: Send + Sync {
+    /// Time since some fixed moment; it never goes back.
+    fn now(&self) -> Duration;
+}
+
+/// Time since the machine started, time in suspend included (`CLOCK_BOOTTIME`, clock_gettime(2)): a laptop that
+/// slept over the TTL wakes up with an expired cache.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BootClock;
+
+impl Clock for BootClock {
+    fn now(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(
+            u64::try_from(now.tv_sec).unwrap_or_default(),
+            u32::try_from(now.tv_nsec).unwrap_or_default(),
+        )
+    }
+}
+
+/// A store with a cache before it.
+#[derive(Debug)]
+pub struct JitDelivery<S, C = BootClock> {
+    store: S,
+    clock: C,
+    ttl: Duration,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    entries: HashMap<SecretName, Entry>,
+    bytes: usize,
+    /// Names that are being written, and by how many at once.
+    writing: HashMap<SecretName, usize>,
+    /// Raised by whatever makes a value read before it unfit to be kept.
+    epoch: u64,
+    /// Set by the final flush.
+    shut: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    value: SecureBytes,
+    fetched_at: Duration,
+}
+
+impl Cache {
+    fn remove(&mut self, name: &SecretName) {
+        if let Some(entry) = self.entries.remove(name) {
+            self.bytes -= entry.value.len();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.entries = HashMap::new();
+        self.bytes = 0;
+        self.epoch += 1;
+    }
+}
+
+/// Keeps a name out of the cache until [`Self::end`], and makes reads that began before that unfit to be kept.
+/// Without an end, when the write's future was dropped and nobody knows whether it took effect, the name stays out.
+#[must_use]
+struct Writing<'a> {
+    cache: &'a Mutex<Cache>,
+    name: &'a SecretName,
+}
+
+fn lock(cache: &Mutex<Cache>) -> MutexGuard<'_, Cache> {
+    cache.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Writing<'a> {
+    fn begin(cache: &'a Mutex<Cache>, name: &'a SecretName) -> Self {
+        let mut locked = lock(cache);
+        locked.remove(name);
+        *locked.writing.entry(name.clone()).or_default() += 1;
+        Self { cache, name }
+    }
+
+    fn end(self) {
+        let mut cache = lock(self.cache);
+        cache.epoch += 1;
+        if let Some(writers) = cache.writing.get_mut(self.name) {
+            *writers -= 1;
+            if *writers == 0 {
+                cache.writing.remove(self.name);
+            }
+        }
+    }
+}
+
+impl<S: SecretsStore> JitDelivery<S> {
+    /// Puts a cache before a store; `ttl` zero keeps nothing.
+    pub fn new(store: S, ttl: Duration) -> Self {
+        Self::with_clock(store, ttl, BootClock)
+    }
+}
+
+impl<S: SecretsStore, C: Clock> JitDelivery<S, C> {
+    /// As [`JitDelivery::new`], with another clock.
+    pub fn with_clock(store: S, ttl: Duration, clock: C) -> Self {
+        Self { store, clock, ttl, cache: Mutex::default() }
+    }
+
+    /// The store behind the cache, for what neither uses nor changes it, such as listing.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The value of a secret: a copy of its own, from the cache if it is there and younger than the TTL.
+    ///
+    /// # Errors
+    /// As [`SecretsStore::get`].
+    pub async fn resolve(&self, name: &SecretName) -> Result<SecureBytes, StoreError> {
+        let epoch = match self.lookup(name) {
+            Ok(value) => return Ok(value),
+            Err(epoch) => epoch,
+        };
+        let value = self.store.get(name).await?;
+        self.keep(name, &value, epoch);
+        Ok(value)
+    }
+
+    /// Stores a value; afterwards every read sees it.
+    ///
+    /// # Errors
+    /// As [`SecretsStore::set`].
+    pub async fn set(&self, name: &SecretName, value: SecureBytes) -> Result<(), StoreError> {
+        let writing = Writing::begin(&self.cache, name);
+        let written = self.store.set(name, value).await;
+        writing.end();
+        written
+    }
+
+    /// Removes a secret; afterwards no read sees it.
+    ///
+    /// # Errors
+    /// As [`SecretsStore::delete`].
+    pub async fn delete(&self, name: &SecretName) -> Result<(), StoreError> {
+        let writing = Writing::begin(&self.cache, name);
+        let deleted = self.store.delete(name).await;
+        writing.end();
+        deleted
+    }
+
+    /// Wipes every cached value.
+    pub fn flush(&self) {
+        lock(&self.cache).clear();
+    }
+
+    /// Wipes every cached value and keeps none from now on, not even of reads that are under way.
+    pub fn shut(&self) {
+        let mut cache = lock(&self.cache);
+        cache.shut = true;
+        cache.clear();
+    }
+
+    /// A copy of the cached value, or else the epoch in which a read of the store begins.
+    pub(crate) fn lookup(&self, name: &SecretName) -> Result<SecureBytes, u64> {
+        let now = self.clock.now();
+        let mut cache = lock(&self.cache);
+        match cache.entries.get(name) {
+            Some(entry) if now.saturating_sub(entry.fetched_at) < self.ttl => Ok(entry.value.clone()),
+            Some(_) => {
+                cache.remove(name);
+                Err(cache.epoch)
+            }
+            None => Err(cache.epoch),
+        }
+    }
+
+    /// Keeps a copy of what a read that began in `epoch` has found, unless it may be out of date.
+    pub(crate) fn keep(&self, name: &SecretName, value: &SecureBytes, epoch: u64) {
+        let fetched_at = self.clock.now();
+        let mut cache = lock(&self.cache);
+        let fits = cache.bytes + value.len() <= CACHED_BYTES_MAX;
+        let stale = cache.epoch != epoch || cache.writing.contains_key(name);
+        if cache.shut || stale || !fits || self.ttl.is_zero() {
+            return;
+        }
+        cache.remove(name);
+        cache.bytes += value.len();
+        cache.entries.insert(name.clone(), Entry { value: value.clone(), fetched_at });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory_store::InMemoryStore;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use tokio::sync::Notify;
+
+    const TTL: Duration = Duration::from_secs(300);
+
+    #[derive(Clone, Default)]
+    struct TestClock(Arc<AtomicU64>);
+
+    impl TestClock {
+        fn advance(&self, time: Duration) {
+            self.0.fetch_add(u64::try_from(time.as_nanos()).unwrap(), Ordering::SeqCst);
+        }
+    }
+
+    impl Clock for TestClock {
+        fn now(&self) -> Duration {
+            Duration::from_nanos(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    /// Counts reads, and holds each operation up where a test wants it to wait.
+    #[derive(Default)]
+    struct CountingStore {
+        inner: InMemoryStore,
+        reads: AtomicUsize,
+        held: std::sync::Mutex<Option<Arc<Gatekeeper>>>,
+    }
+
+    #[derive(Default)]
+    struct Gatekeeper {
+        reached: Notify,
+        go_on: Notify,
+    }
+
+    impl CountingStore {
+        fn reads(&self) -> usize {
+            self.reads.load(Ordering::SeqCst)
+        }
+
+        /// The next operation waits, after its effect, until it is told to go on.
+        fn hold_next(&self) -> Arc<Gatekeeper> {
+            let gatekeeper = Arc::new(Gatekeeper::default());
+            *self.held.lock().unwrap() = Some(Arc::clone(&gatekeeper));
+            gatekeeper
+        }
+
+        async fn wait_if_held(&self) {
+            let held = self.held.lock().unwrap().take();
+            if let Some(gatekeeper) = held {
+                gatekeeper.reached.notify_one();
+                gatekeeper.go_on.notified().await;
+            }
+        }
+    }
+
+    impl SecretsStore for CountingStore {
+        async fn get(&self, name: &SecretName) -> Result<SecureBytes, StoreError> {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            let value = self.inner.get(name).await;
+            self.wait_if_held().await;
+            value
+        }
+        async fn set(&self, name: &SecretName, value: SecureBytes) -> Result<(), StoreError> {
+            self.inner.set(name, value).await?;
+            self.wait_if_held().await;
+            Ok(())
+        }
+        async fn delete(&self, name: &SecretName) -> Result<(), StoreError> {
+            self.inner.delete(name).await
+        }
+        async fn list_keys(&self) -> Result<Vec<SecretName>, StoreError> {
+            self.inner.list_keys().await
+        }
+    }
+
+    type TestJit = JitDelivery<CountingStore, TestClock>;
+
+    fn name(text: &str) -> SecretName {
+        SecretName::parse(text).unwrap()
+    }
+
+    fn bytes(text: &str) -> SecureBytes {
+        SecureBytes::copy_of(text.as_bytes())
+    }
+
+    async fn jit() -> (Arc<TestJit>, TestClock) {
+        let clock = TestClock::default();
+        let jit = JitDelivery::with_clock(CountingStore::default(), TTL, clock.clone());
+        jit.set(&name("a"), bytes("old")).await.unwrap();
+        (Arc::new(jit), clock)
+    }
+
+    #[test]
+    fn the_default_ttl_is_300_seconds() {
+        assert_eq!(DEFAULT_TTL, Duration::from_secs(300));
+    }
+
+    #[tokio::test]
+    async fn a_second_read_does_not_touch_the_store() {
+        let (jit, _) = jit().await;
+        for _ in 0..3 {
+            assert_eq!(jit.resolve(&name("a")).await.unwrap().expose(), b"old");
+        }
+        assert_eq!(jit.store().reads(), 1);
+    }
+
+    #[tokio::test]
+    async fn ttl_expiry_refetches() {
+        let (jit, clock) = jit().await;
+        jit.resolve(&name("a")).await.unwrap();
+        // Past the cache, as another process would.
+        jit.store().set(&name("a"), bytes("new")).await.unwrap();
+        clock.advance(TTL - Duration::from_nanos(1));
+        assert_eq!(jit.resolve(&name("a")).await.unwrap().expose(), b"old");
+        clock.advance(Duration::from_nanos(1));
+        assert_eq!(jit.resolve(&name("a")).await.unwrap().expose(), b"new", "at age equal to the TTL");
+        assert_eq!(jit.store().reads(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_hit_does_not_make_an_entry_younger() {
+        let (jit, clock) = jit().await;
+        for _ in 0..3 {
+            jit.resolve(&name("a")).await.unwrap();
+            clock.advance(TTL / 2);
+        }
+        assert_eq!(jit.store().reads(), 2);
+    }
+
+    #[tokio::test]
+    async fn flush_clears_cache() {
+        let (jit, _) = jit().await;
+        jit.resolve(&name("a")).await.unwrap();
+        jit.flush();
+        assert!(lock(&jit.cache).entries.is_empty());
+        assert_eq!(lock(&jit.cache).bytes, 0);
+        jit.resolve(&name("a")).await.unwrap();
+        assert_eq!(jit.store().reads(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_returned_value_is_a_copy_of_its_own() {
+        let (jit, _) = jit().await;
+        jit.resolve(&name("a")).await.unwrap();
+        let mut copy = jit.resolve(&name("a")).await.unwrap();
+        copy.expose_mut().fill(b'x');
+        drop(copy);
+        assert_eq!(jit.resolve(&name("a")).await.unwrap().expose(), b"old");
+        assert_eq!(jit.store().reads(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_write_invalidates_the_name_it_changed_and_no_other() {
+        let (jit, _) = jit().await;
+        jit.set(&name("b"), bytes("other")).await.unwrap();
+        jit.resolve(&name("a")).await.unwrap();
+        jit.resolve(&name("b")).await.unwrap();
+        jit.set(&name("a"), bytes("new")).await.unwrap();
+        assert_eq!(jit.resolve(&name("a")).await.unwrap().expose(), b"new");
+        jit.resolve(&name("b")).await.unwrap();
+        assert_eq!(jit.store().reads(), 3, "'b' is still cached");
+        jit.delete(&name("a")).await.unwrap();
+        assert!(matches!(jit.resolve(&name("a")).await, Err(StoreError::NotFound(_))));
+    }
+
+    #[tokio::test]
+    async fn a_read_that_began_before_a_write_leaves_nothing_stale() {
+        let (jit, _) = jit().await;
+        let held = jit.store().hold_next();
+        let reader = tokio::spawn({
+            let jit = Arc::clone(&jit);
+            async move { jit.resolve(&name("a")).await.unwrap() }
+        });
+        held.reached.notified().await;
+        jit.set(&name("a"), bytes("new")).await.unwrap();
+        held.go_on.notify_one();
+        assert_eq!(reader.await.unwrap().expose(), b"old", "it began before the write ended");
+        assert_eq!(jit.resolve(&name("a")).await.unwrap().expose(), b"new");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_name_while_it_is_being_written() {
+        let (jit, _) = jit().await;
+        let held = jit.store().hold_next();
+        let writer = tokio::spawn({
+            let jit = Arc::clone(&jit);
+            async move { jit.set(&name("a"), bytes("new")).await.unwrap() }
+        });
+        held.reached.notified().await;
+        jit.resolve(&name("a")).await.unwrap();
+        assert!(lock(&jit.cache).entries.is_empty());
+        held.go_on.notify_one();
+        writer.await.unwrap();
+        assert!(lock(&jit.cache).writing.is_empty());
+    }
+
+    #[tokio::test]
+    async fn after_a_write_that_was_abandoned_the_name_is_read_from_the_store() {
+        let (jit, _) = jit().await;
+        let held = jit.store().hold_next();
+        let writer = tokio::spawn({
+            let jit = Arc::clone(&jit);
+            async move { jit.set(&name("a"), bytes("new")).await.unwrap() }
+        });
+        held.reached.notified().await;
+        writer.abort();
+        assert!(writer.await.unwrap_err().is_cancelled());
+        jit.resolve(&name("a")).await.unwrap();
+        assert!(lock(&jit.cache).entries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_read_under_way_puts_nothing_into_a_cache_that_was_flushed_or_shut() {
+        for end in [TestJit::flush, TestJit::shut] {
+            let (jit, _) = jit().await;
+            let held = jit.store().hold_next();
+            let reader = tokio::spawn({
+                let jit = Arc::clone(&jit);
+                async move { jit.resolve(&name("a")).await.unwrap() }
+            });
+            held.reached.notified().await;
+            end(&jit);
+            held.go_on.notify_one();
+            reader.await.unwrap();
+            assert!(lock(&jit.cache).entries.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shut_cache_keeps_nothing() {
+        let (jit, _) = jit().await;
+        jit.resolve(&name("a")).await.unwrap();
+        jit.shut();
+        jit.resolve(&name("a")).await.unwrap();
+        assert!(lock(&jit.cache).entries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_ttl_of_zero_keeps_nothing() {
+        let jit = JitDelivery::with_clock(CountingStore::default(), Duration::ZERO, TestClock::default());
+        jit.set(&name("a"), bytes("x")).await.unwrap();
+        jit.resolve(&name("a")).await.unwrap();
+        assert!(lock(&jit.cache).entries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_cache_does_not_outgrow_lockable_memory() {
+        let (jit, _) = jit().await;
+        for number in 0..8 {
+            let name = name(&format!("large/{number}"));
+            jit.set(&name, SecureBytes::zeroed(1 << 20)).await.unwrap();
+            assert_eq!(jit.resolve(&name).await.unwrap().len(), 1 << 20);
+        }
+        assert!(lock(&jit.cache).bytes <= CACHED_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_boot_clock_runs() {
+        let before = BootClock.now();
+        assert!(before > Duration::ZERO && BootClock.now() >= before);
+    }
+}

@@ -1,0 +1,343 @@
+//! A vault on disk: one folder with the header, the database, and the lock that keeps other processes out.
+
+use std::path::{Path, PathBuf};
+
+use core_crypto::kdf::Argon2Params;
+use core_crypto::private_fs::{self, InstanceLock, PrivateFsError};
+use core_crypto::{SecureBytes, key_schedule};
+use core_types::ProfileName;
+
+use crate::header::{HeaderError, VaultHeader};
+use crate::sqlcipher::SqlCipherStore;
+use crate::store::{Damage, StoreError};
+
+const HEADER: &str = "header.json";
+const DATABASE: &str = "vault.db";
+const LOCK: &str = "lock";
+
+/// Why a vault was not made, opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// There is no vault in this place.
+    #[error("there is no vault")]
+    Missing,
+    /// There is a vault in this place already.
+    #[error("there is a vault already")]
+    Exists,
+    /// Another process works with the vault.
+    #[error("another process is using the vault")]
+    InUse,
+    /// The header or the password.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file or folder.
+    #[error(transparent)]
+    Files(#[from] PrivateFsError),
+}
+
+impl VaultError {
+    /// Whether the vault is not what was written, as opposed to a wrong password or a failing machine.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Header(error) => error.is_damage(),
+            Self::Store(StoreError::Damaged(_) | StoreError::WrongKey) => true,
+            Self::Missing | Self::Exists | Self::InUse | Self::Store(_) | Self::Files(_) => false,
+        }
+    }
+
+    /// Whether the disk, or the quota on it, is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Header(HeaderError::Files(error)) | Self::Files(error) => error.is_full(),
+            Self::Store(error) => error.is_full(),
+            _ => false,
+        }
+    }
+}
+
+/// A vault's folder. All of its methods block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultFolder {
+    folder: PathBuf,
+    profile: ProfileName,
+}
+
+/// The right to be the only process that works with a vault.
+#[derive(Debug)]
+pub struct VaultLock {
+    _lock: InstanceLock,
+}
+
+/// An unlocked vault.
+#[derive(Debug)]
+pub struct OpenVault {
+    /// The key that everything else follows from.
+    pub master_key: SecureBytes,
+    /// The secrets.
+    pub store: SqlCipherStore,
+    /// Keeps other processes out while the vault is open.
+    pub lock: VaultLock,
+}
+
+impl VaultFolder {
+    /// The vault of `profile` in `folder`; nothing is read yet.
+    #[must_use]
+    pub fn new(folder: PathBuf, profile: ProfileName) -> Self {
+        Self { folder, profile }
+    }
+
+    /// Makes the vault, with one password, and opens it.
+    ///
+    /// It is made in a hidden folder beside its place and moved there when it is complete, so that a kill at any
+    /// moment leaves a whole vault or none.
+    ///
+    /// # Errors
+    /// Why no vault was made.
+    pub fn create(&self, password: &[u8], params: Argon2Params) -> Result<OpenVault, VaultError> {
+        if self.folder.symlink_metadata().is_ok() {
+            return Err(VaultError::Exists);
+        }
+        let building = self.building();
+        private_fs::ensure_private_dir(&building.folder)?;
+        let lock = building.lock()?;
+        building.remove_leftovers()?;
+        let (header, master_key) = VaultHeader::create(&self.profile, password, params)?;
+        let vault_key = key_schedule::vault_key(&master_key, self.profile.as_str());
+        SqlCipherStore::create(&building.database(), &self.profile, &vault_key)?.close()?;
+        header.save(&building.header_path())?;
+        if !private_fs::rename_dir_new(&building.folder, &self.folder)? {
+            return Err(VaultError::Exists);
+        }
+        let store = SqlCipherStore::open(&self.database(), &self.profile, &vault_key)?;
+        Ok(OpenVault { master_key, store, lock })
+    }
+
+    /// Keeps other processes out of the vault until the lock is dropped.
+    ///
+    /// # Errors
+    /// There is no vault, or another process has it.
+    pub fn lock(&self) -> Result<VaultLock, VaultError> {
+        if self.folder.symlink_metadata().is_err() {
+            return Err(VaultError::Missing);
+        }
+        private_fs::check_private_dir(&self.folder)?;
+        match private_fs::lock_instance(&self.folder.join(LOCK))? {
+            Some(lock) => Ok(VaultLock { _lock: lock }),
+            None => Err(VaultError::InUse),
+        }
+    }
+
+    /// Reads and checks the header, which needs no password and no lock.
+    ///
+    /// # Errors
+    /// There is no vault, or the header is damaged.
+    pub fn header(&self) -> Result<VaultHeader, VaultError> {
+        if self.folder.symlink_metadata().is_err() {
+            return Err(VaultError::Missing);
+        }
+        Ok(VaultHeader::load(&self.header_path(), &self.profile)?)
+    }
+
+    /// Unlocks the vault with a password. Takes as long as Argon2.
+    ///
+    /// # Errors
+    /// There is no vault, another process has it, the password is wrong, or it is damaged.
+    pub fn unlock(&self, password: &[u8]) -> Result<OpenVault, VaultError> {
+        let lock = self.lock()?;
+        let master_key = self.header()?.unlock(password)?;
+        private_fs::remove_leftovers(&self.header_path())?;
+        let vault_key = key_schedule::vault_key(&master_key, self.profile.as_str());
+        let store =
+            SqlCipherStore::open(&self.database(), &self.profile, &vault_key).map_err(
+                |error| match error {
+                    // The header has proved that the key is the right one.
+                    StoreError::WrongKey => StoreError::Damaged(Damage::NotThisVault),
+                    other => other,
+                },
+            )?;
+        Ok(OpenVault { master_key, store, lock })
+    }
+
+    /// Changes the password: afterwards exactly the new one opens the vault, and after a kill exactly one of the
+    /// two. Nothing else is re-encrypted. Takes twice as long as Argon2.
+    ///
+    /// # Errors
+    /// The old password is wrong, or the header cannot be replaced; the old password still holds.
+    pub fn change_password(
+        &self,
+        _held: &VaultLock,
+        old: &[u8],
+        new: &[u8],
+        params: Argon2Params,
+    ) -> Result<(), VaultError> {
+        let changed = self.header()?.with_password(old, new, params)?;
+        Ok(changed.save(&self.header_path())?)
+    }
+
+    fn header_path(&self) -> PathBuf {
+        self.folder.join(HEADER)
+    }
+
+    fn database(&self) -> PathBuf {
+        self.folder.join(DATABASE)
+    }
+
+    /// Where the vault is made. No profile has a name with a dot in front.
+    fn building(&self) -> Self {
+        let name = format!(".{}.new", self.profile);
+        let folder = self.folder.parent().unwrap_or(Path::new("/")).join(name);
+        Self { folder, profile: self.profile.clone() }
+    }
+
+    /// Removes what an earlier attempt left, but for the lock, which is held.
+    fn remove_leftovers(&self) -> Result<(), VaultError> {
+        private_fs::remove_leftovers(&self.header_path())?;
+        for name in [HEADER, DATABASE, "vault.db-wal", "vault.db-shm", "vault.db-journal"] {
+            private_fs::remove_if_present(&self.folder.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::SecretsStore;
+    use core_types::SecretName;
+
+    const CHEAP: Argon2Params = Argon2Params::FLOOR;
+
+    fn vault() -> (tempfile::TempDir, VaultFolder) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vaults/work");
+        (folder, VaultFolder::new(path, ProfileName::parse("work").unwrap()))
+    }
+
+    fn close(vault: OpenVault) {
+        vault.store.close().unwrap();
+    }
+
+    fn names_in(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = folder
+            .read_dir()
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn what_is_set_after_create_is_there_after_unlock() {
+        let (_folder, vault) = vault();
+        let open = vault.create(b"right", CHEAP).unwrap();
+        let name = SecretName::parse("a").unwrap();
+        open.store.set(&name, SecureBytes::copy_of(b"value")).await.unwrap();
+        close(open);
+        let open = vault.unlock(b"right").unwrap();
+        assert_eq!(open.store.get(&name).await.unwrap().expose(), b"value");
+    }
+
+    #[test]
+    fn create_leaves_a_whole_vault_and_nothing_else() {
+        let (_folder, vault) = vault();
+        close(vault.create(b"right", CHEAP).unwrap());
+        assert_eq!(names_in(vault.folder.parent().unwrap()), ["work"]);
+        assert_eq!(names_in(&vault.folder), [HEADER, LOCK, DATABASE]);
+        assert!(matches!(vault.create(b"other", CHEAP), Err(VaultError::Exists)));
+    }
+
+    #[test]
+    fn an_init_that_was_killed_leaves_no_vault_and_does_not_hinder_the_next() {
+        let (_folder, vault) = vault();
+        let building = vault.building();
+        private_fs::ensure_private_dir(&building.folder).unwrap();
+        for name in [DATABASE, "vault.db-wal", HEADER, ".header.json.0011.new"] {
+            std::fs::write(building.folder.join(name), b"half").unwrap();
+        }
+        assert!(matches!(vault.unlock(b"right"), Err(VaultError::Missing)));
+        assert!(matches!(vault.header(), Err(VaultError::Missing)));
+        close(vault.create(b"right", CHEAP).unwrap());
+        close(vault.unlock(b"right").unwrap());
+        assert_eq!(names_in(vault.folder.parent().unwrap()), ["work"]);
+    }
+
+    #[test]
+    fn two_inits_at_once_make_one_vault() {
+        let (_folder, vault) = vault();
+        private_fs::ensure_private_dir(&vault.building().folder).unwrap();
+        let held = vault.building().lock().unwrap();
+        assert!(matches!(vault.create(b"right", CHEAP), Err(VaultError::InUse)));
+        drop(held);
+        close(vault.create(b"right", CHEAP).unwrap());
+    }
+
+    #[test]
+    fn an_open_vault_keeps_others_out_until_it_is_dropped() {
+        let (_folder, vault) = vault();
+        let open = vault.create(b"right", CHEAP).unwrap();
+        assert!(matches!(vault.unlock(b"right"), Err(VaultError::InUse)));
+        close(open);
+        let open = vault.unlock(b"right").unwrap();
+        assert!(matches!(vault.lock(), Err(VaultError::InUse)));
+        close(open);
+        vault.lock().unwrap();
+    }
+
+    #[test]
+    fn a_wrong_password_and_damage_are_different_errors() {
+        let (_folder, vault) = vault();
+        close(vault.create(b"right", CHEAP).unwrap());
+        let error = vault.unlock(b"wrong").unwrap_err();
+        assert!(matches!(error, VaultError::Header(HeaderError::WrongFactor)) && !error.is_damage());
+        let database = std::fs::read(vault.database()).unwrap();
+        std::fs::write(vault.database(), vec![0x11; database.len()]).unwrap();
+        let error = vault.unlock(b"right").unwrap_err();
+        assert!(matches!(error, VaultError::Store(StoreError::Damaged(Damage::NotThisVault))));
+        assert!(error.is_damage());
+        std::fs::remove_file(vault.header_path()).unwrap();
+        let error = vault.unlock(b"right").unwrap_err();
+        assert!(matches!(error, VaultError::Header(HeaderError::Missing)) && error.is_damage());
+    }
+
+    #[test]
+    fn a_changed_password_replaces_the_header_and_nothing_else() {
+        let (_folder, vault) = vault();
+        close(vault.create(b"old", CHEAP).unwrap());
+        let database = std::fs::read(vault.database()).unwrap();
+        let lock = vault.lock().unwrap();
+        let wrong = vault.change_password(&lock, b"wrong", b"new", CHEAP);
+        assert!(matches!(wrong, Err(VaultError::Header(HeaderError::WrongFactor))));
+        vault.change_password(&lock, b"old", b"new", CHEAP).unwrap();
+        drop(lock);
+        assert_eq!(std::fs::read(vault.database()).unwrap(), database);
+        assert!(matches!(vault.unlock(b"old"), Err(VaultError::Header(HeaderError::WrongFactor))));
+        close(vault.unlock(b"new").unwrap());
+        assert_eq!(names_in(&vault.folder), [HEADER, LOCK, DATABASE]);
+    }
+
+    #[test]
+    fn one_profiles_vault_in_anothers_place_is_found() {
+        let (folder, vault) = vault();
+        close(vault.create(b"right", CHEAP).unwrap());
+        let elsewhere = folder.path().join("vaults/home");
+        std::fs::rename(&vault.folder, &elsewhere).unwrap();
+        let other = VaultFolder::new(elsewhere, ProfileName::parse("home").unwrap());
+        let error = other.unlock(b"right").unwrap_err();
+        assert!(matches!(error, VaultError::Header(HeaderError::OtherProfile { .. })) && error.is_damage());
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_to_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_folder, vault) = vault();
+        close(vault.create(b"right", CHEAP).unwrap());
+        std::fs::set_permissions(&vault.folder, std::fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(matches!(vault.unlock(b"right"), Err(VaultError::Files(_))));
+    }
+}
