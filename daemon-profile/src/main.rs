@@ -1,2 +1,23 @@
-//! Being written.
-fn main() {}
+//! `daemon-profile`: how long an unlock has to wait, and the audit log. It never sees a secret.
+
+mod attempts;
+mod audit;
+mod backoff;
+mod service;
+
+use std::process::ExitCode;
+
+use core_daemon::Daemon;
+use core_types::name::PROFILE;
+use core_types::protocol::Topic;
+use service::ProfileDaemon;
+
+fn main() -> ExitCode {
+    let daemon = Daemon {
+        name: PROFILE,
+        version: env!("CARGO_PKG_VERSION"),
+        topics: &[Topic::BusIncident],
+        keep_core_limit: false,
+    };
+    core_daemon::run(daemon, |context| ProfileDaemon::open(&context.paths))
+}

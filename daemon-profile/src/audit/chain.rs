@@ -1,0 +1,285 @@
+//! The check of the chain, pure: lines in, the first fault out.
+//!
+//! A plain hash chain shows every change before its last entry. A cut tail, or a change of the last entry, shows
+//! only to who knows where the log ends: the running daemon does, a file alone does not tell.
+
+use core_crypto::hash_chain::Link;
+use core_types::protocol::profile::{AuditFault, AuditReport};
+
+use super::line::{Head, Torn};
+
+/// Longest piece of a file that is kept in memory, in bytes: an entry is far shorter, a torn piece may be longer.
+pub(crate) const PIECE_BYTES_MAX: usize = 4 << 20;
+
+/// Where a chain ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Sequence number of the entry to come.
+    pub(crate) next: u64,
+    /// Hash of the last entry.
+    pub(crate) link: Link,
+}
+
+impl End {
+    /// The end of a log without entries.
+    pub(crate) const EMPTY: Self = Self { next: 1, link: Link::GENESIS };
+}
+
+/// Follows a chain from its first line on.
+pub(crate) struct Verifier {
+    end: End,
+    /// Lines that are no entries, until the entry that marks them as torn.
+    pending: Option<Vec<u8>>,
+}
+
+impl Verifier {
+    /// A check that has seen nothing yet.
+    pub(crate) fn new() -> Self {
+        Self { end: End::EMPTY, pending: None }
+    }
+
+    /// How far the chain has been found good.
+    pub(crate) fn end(&self) -> End {
+        self.end
+    }
+
+    /// Takes the next line, without its line feed.
+    ///
+    /// # Errors
+    /// The chain breaks here; nothing more may be given.
+    pub(crate) fn line(&mut self, line: &[u8]) -> Result<(), AuditFault> {
+        let Some(head) = Head::parse(line) else { return self.not_an_entry(line) };
+        self.check_torn(head.torn.as_ref())?;
+        self.check_sequence(head.sequence)?;
+        if head.previous != self.end.link {
+            return Err(self.broken_link());
+        }
+        self.end = End { next: head.sequence + 1, link: self.end.link.next(line) };
+        Ok(())
+    }
+
+    /// Ends the check. With `expected`, the chain must end just there.
+    pub(crate) fn finish(self, expected: Option<End>) -> AuditReport {
+        let fault = match (&self.pending, expected) {
+            (Some(_), _) => Some(self.unreadable()),
+            (None, Some(expected)) if self.end.next < expected.next => {
+                Some(fault(self.end.next, "it is missing: the log ends before it".to_owned()))
+            }
+            (None, Some(expected)) if self.end != expected => {
+                Some(fault(self.end.next - 1, "it is not the entry that was written last".to_owned()))
+            }
+            (None, _) => None,
+        };
+        self.report(fault)
+    }
+
+    /// The report of a check that ended with `fault`.
+    pub(crate) fn report(&self, fault: Option<AuditFault>) -> AuditReport {
+        AuditReport { entries: self.end.next - 1, fault }
+    }
+
+    fn not_an_entry(&mut self, line: &[u8]) -> Result<(), AuditFault> {
+        let pending = match self.pending.take() {
+            None => line.to_vec(),
+            Some(mut pieces) => {
+                pieces.push(b'\n');
+                pieces.extend_from_slice(line);
+                pieces
+            }
+        };
+        if pending.len() > PIECE_BYTES_MAX {
+            return Err(self.unreadable());
+        }
+        self.pending = Some(pending);
+        Ok(())
+    }
+
+    fn check_torn(&mut self, marked: Option<&Torn>) -> Result<(), AuditFault> {
+        match (self.pending.take(), marked) {
+            (None, None) => Ok(()),
+            (Some(pieces), Some(marked)) if Torn::of(&pieces) == *marked => Ok(()),
+            (Some(_), _) => Err(self.unreadable()),
+            (None, Some(_)) => {
+                Err(fault(self.end.next, "the torn line that it marks is missing or was changed".to_owned()))
+            }
+        }
+    }
+
+    fn check_sequence(&self, found: u64) -> Result<(), AuditFault> {
+        let expected = self.end.next;
+        if found == expected {
+            Ok(())
+        } else if found > expected {
+            Err(fault(expected, format!("it is missing: entry {found} stands in its place")))
+        } else if found == expected - 1 {
+            Err(fault(found, "it stands there twice".to_owned()))
+        } else {
+            Err(fault(expected, format!("entry {found} stands in its place")))
+        }
+    }
+
+    fn broken_link(&self) -> AuditFault {
+        match self.end.next {
+            1 => fault(1, "it is not the beginning of a log: it continues another entry".to_owned()),
+            next => fault(next - 1, format!("its hash is not the one that entry {next} holds")),
+        }
+    }
+
+    fn unreadable(&self) -> AuditFault {
+        fault(self.end.next, "what stands in its place is no entry".to_owned())
+    }
+}
+
+fn fault(sequence: u64, reason: String) -> AuditFault {
+    AuditFault { sequence, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::line::{Entry, samples, write_line};
+    use super::*;
+
+    fn verify<'a>(lines: impl IntoIterator<Item = &'a Vec<u8>>, expected: Option<End>) -> AuditReport {
+        let mut verifier = Verifier::new();
+        for line in lines {
+            if let Err(fault) = verifier.line(line) {
+                return verifier.report(Some(fault));
+            }
+        }
+        verifier.finish(expected)
+    }
+
+    fn faulty_sequence(lines: &[Vec<u8>]) -> Option<u64> {
+        verify(lines, None).fault.map(|fault| fault.sequence)
+    }
+
+    fn end_of(lines: &[Vec<u8>]) -> End {
+        lines.iter().fold(End::EMPTY, |end, line| End { next: end.next + 1, link: end.link.next(line) })
+    }
+
+    #[test]
+    fn an_untouched_log_is_whole() {
+        for count in [0, 1, 2, 200] {
+            let lines = samples::lines(count);
+            assert_eq!(verify(&lines, None), AuditReport { entries: count, fault: None });
+            assert_eq!(verify(&lines, Some(end_of(&lines))).fault, None);
+        }
+    }
+
+    #[test]
+    fn every_deletion_swap_and_duplicate_is_found_where_it_is() {
+        let lines = samples::lines(200);
+        for index in 0..lines.len() {
+            let sequence = index as u64 + 1;
+            let mut duplicated = lines.clone();
+            duplicated.insert(index, lines[index].clone());
+            assert_eq!(faulty_sequence(&duplicated), Some(sequence), "duplicate");
+            if index + 1 == lines.len() {
+                continue;
+            }
+            let mut deleted = lines.clone();
+            deleted.remove(index);
+            assert_eq!(faulty_sequence(&deleted), Some(sequence), "delete");
+            let mut swapped = lines.clone();
+            swapped.swap(index, index + 1);
+            assert_eq!(faulty_sequence(&swapped), Some(sequence), "swap");
+        }
+    }
+
+    /// Whoever forges an entry knows the hash it has to carry; the entry that was there before it tells.
+    #[test]
+    fn every_inserted_entry_is_found_where_it_is() {
+        let lines = samples::lines(200);
+        for index in 0..lines.len() {
+            let sequence = index as u64 + 1;
+            let before = end_of(&lines[..index]);
+            let forged = samples::line(sequence, before.link, 999);
+            let mut inserted = lines.clone();
+            inserted.insert(index, forged);
+            assert_eq!(faulty_sequence(&inserted), Some(sequence));
+        }
+    }
+
+    /// What a file alone cannot show, who holds the end can.
+    #[test]
+    fn a_cut_tail_and_a_changed_last_entry_show_to_who_knows_the_end() {
+        let lines = samples::lines(20);
+        let end = end_of(&lines);
+        for kept in 0..lines.len() {
+            let fault = verify(&lines[..kept], Some(end)).fault.unwrap();
+            assert_eq!(fault.sequence, kept as u64 + 1);
+        }
+        let forged = samples::line(20, end_of(&lines[..19]).link, 999);
+        let changed: Vec<_> = lines[..19].iter().cloned().chain([forged]).collect();
+        assert_eq!(verify(&changed, Some(end)).fault.unwrap().sequence, 20);
+    }
+
+    #[test]
+    fn a_torn_line_is_good_only_with_the_entry_that_marks_it() {
+        let whole = samples::lines(3);
+        for pieces in
+            [vec![b"{\"sequence\":4,".to_vec()], vec![Vec::new()], vec![b"a".to_vec(), b"b".to_vec()]]
+        {
+            let mut lines = whole.clone();
+            let torn = Torn::of(&pieces.join(&b'\n'));
+            lines.extend(pieces);
+            assert_eq!(faulty_sequence(&lines), Some(4), "not marked yet");
+            let mut marker = Vec::new();
+            let entry = Entry::Torn { unix_ms: 0, torn: &torn };
+            write_line(&mut marker, 4, end_of(&whole).link, &entry).unwrap();
+            marker.pop();
+            lines.push(marker);
+            assert_eq!(verify(&lines, None), AuditReport { entries: 4, fault: None });
+
+            let mut edited = lines.clone();
+            edited[3].push(b'x');
+            assert_eq!(faulty_sequence(&edited), Some(4));
+            let mut deleted = lines.clone();
+            deleted.remove(3);
+            assert_eq!(faulty_sequence(&deleted), Some(4));
+        }
+    }
+
+    #[test]
+    fn bytes_without_end_are_a_fault_and_not_kept() {
+        let mut verifier = Verifier::new();
+        let line = vec![0; PIECE_BYTES_MAX / 2];
+        assert!(verifier.line(&line).is_ok());
+        assert_eq!(verifier.line(&line).unwrap_err().sequence, 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// One byte changed anywhere before the last entry: found at that entry, or (where its link was changed,
+        /// so that nothing tells which of the two is wrong) at the one before.
+        #[test]
+        fn every_changed_byte_is_found(index in 0_usize..29, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let lines = samples::lines(30);
+            let mut edited = lines.clone();
+            let at = at.index(edited[index].len());
+            prop_assume!(edited[index][at] != byte && byte != b'\n');
+            edited[index][at] = byte;
+            let sequence = index as u64 + 1;
+            let found = faulty_sequence(&edited).unwrap();
+            let in_link = lines[index][..at].windows(12).any(|w| w == b"\"previous\":\"")
+                && !lines[index][..at].windows(8).any(|w| w == b"\"time\":\"");
+            if in_link {
+                prop_assert!(found == sequence || found + 1 == sequence);
+            } else {
+                prop_assert_eq!(found, sequence);
+            }
+        }
+
+        /// A line feed put into a line, or taken from its end, is a change like any other.
+        #[test]
+        fn a_split_line_is_found(index in 0_usize..29, at in any::<prop::sample::Index>()) {
+            let mut lines = samples::lines(30);
+            let rest = { let at = at.index(lines[index].len()); lines[index].split_off(at) };
+            lines.insert(index + 1, rest);
+            prop_assert_eq!(faulty_sequence(&lines), Some(index as u64 + 1));
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! The writing end of the log: entries get their place in the chain and go to the file in one write.
+//!
+//! After anything that went wrong the file, not memory, says where the chain stands: its end is read again before
+//! the next entry is written. So the end of a write that was cut short by a full disk is handled by the same code
+//! as the end of a write that was cut short by a crash.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use core_crypto::private_fs;
+use core_types::protocol::profile::Record;
+
+use super::LogError;
+use super::chain::End;
+use super::disk::Disk;
+use super::end::{Found, Tail};
+use super::line::{Entry, Recorder, write_line};
+use super::origins::Origins;
+use super::segment::{FIRST, Segment};
+
+/// What [`Log::append`] did.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Appended {
+    /// How many of the entries stand in the file: all of them, unless it failed.
+    pub(crate) written: usize,
+    /// Why not all.
+    pub(crate) failure: Option<LogError>,
+}
+
+/// The log, as the one who writes it sees it.
+pub(crate) struct Log {
+    folder: PathBuf,
+    disk: Arc<dyn Disk>,
+    current: Option<(Segment, Arc<File>)>,
+    end: End,
+    tail: Tail,
+    origins: Origins,
+}
+
+impl Log {
+    /// A log in `folder`; nothing is read or made before [`Self::prepare`].
+    pub(crate) fn new(folder: &Path, disk: Arc<dyn Disk>) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            disk,
+            current: None,
+            end: End::EMPTY,
+            tail: Tail::Unknown,
+            origins: Origins::default(),
+        }
+    }
+
+    /// Where the chain ends.
+    pub(crate) fn end(&self) -> End {
+        self.end
+    }
+
+    /// The file written to, for whoever makes it durable.
+    pub(crate) fn file(&self) -> Option<Arc<File>> {
+        self.current.as_ref().map(|(_, file)| Arc::clone(file))
+    }
+
+    /// Makes the log ready for the next entry: opens its file if it is not open or was moved away, reads its end if
+    /// that is not known, and marks a torn line.
+    ///
+    /// # Errors
+    /// The log cannot be written at present; trying again later is safe.
+    pub(crate) fn prepare(&mut self) -> Result<(), LogError> {
+        if !self.current.as_ref().is_some_and(|(segment, file)| segment.is(file)) {
+            self.open()?;
+        }
+        if self.tail == Tail::Unknown {
+            self.read_end()?;
+        }
+        self.repair()
+    }
+
+    /// Adds entries, in order.
+    pub(crate) fn append(&mut self, entries: &[Entry<'_>]) -> Appended {
+        if let Err(error) = self.prepare() {
+            return Appended { written: 0, failure: Some(error) };
+        }
+        let before = self.end.next;
+        let Err(error) = self.write_entries(entries) else {
+            return Appended { written: entries.len(), failure: None };
+        };
+        // Whole lines of the part that was written count: their sender must not send them again.
+        if let Err(error) = self.read_end() {
+            tracing::error!("the audit log cannot be read back: {error}");
+        }
+        let written = usize::try_from(self.end.next - before).unwrap_or(usize::MAX).min(entries.len());
+        Appended { written, failure: Some(error) }
+    }
+
+    /// Adds the entries that another daemon sent, except those that it sent before.
+    pub(crate) fn record(&mut self, by: &str, record: &Record) -> Appended {
+        // First, because it may read from the file what this sender has had recorded.
+        if let Err(error) = self.prepare() {
+            return Appended { written: 0, failure: Some(error) };
+        }
+        let recorded = self.origins.recorded(by, record.origin, record.first);
+        let skipped = usize::try_from(recorded).unwrap_or(usize::MAX);
+        let sent = record.entries.iter().zip(record.first..).skip(skipped);
+        let entries: Vec<_> = sent
+            .map(|(event, number)| Entry::Event {
+                event,
+                recorder: Recorder::daemon(by, record.origin, number),
+            })
+            .collect();
+        if entries.is_empty() {
+            return Appended { written: 0, failure: None };
+        }
+        let appended = self.append(&entries);
+        self.origins.advance(by, record.origin, record.first + recorded + appended.written as u64);
+        appended
+    }
+
+    fn open(&mut self) -> Result<(), LogError> {
+        if self.current.take().is_some() {
+            tracing::error!("the audit log was moved or removed while in use: {}", self.folder.display());
+        }
+        self.tail = Tail::Unknown;
+        private_fs::ensure_private_dir(&self.folder)?;
+        let last = Segment::list(&self.folder)?.pop();
+        let segment = last.unwrap_or_else(|| Segment::new(&self.folder, FIRST));
+        let file = segment.open_append()?;
+        private_fs::sync_dir(&self.folder)?;
+        self.current = Some((segment, Arc::new(file)));
+        Ok(())
+    }
+
+    /// Reads the end of the chain and of the current segment from the files.
+    fn read_end(&mut self) -> Result<(), LogError> {
+        self.tail = Tail::Unknown;
+        let found = Found::read(&self.folder, self.end.next)?;
+        // What memory knows is never given up: a log that was removed goes on with the next number.
+        if let Some(end) = found.end.filter(|end| end.next > self.end.next) {
+            self.end = end;
+        }
+        for recorder in &found.recorders {
+            self.origins.read_back(recorder);
+        }
+        self.tail = found.tail;
+        Ok(())
+    }
+
+    /// Brings the current segment to an end with which the next line begins on its own.
+    fn repair(&mut self) -> Result<(), LogError> {
+        match std::mem::replace(&mut self.tail, Tail::Unknown) {
+            Tail::Unknown | Tail::Clean => {}
+            Tail::Unterminated => self.write(b"\n")?,
+            Tail::Torn { torn, terminated } => {
+                tracing::warn!("the last line of the audit log was torn; entry {} marks it", self.end.next);
+                let mut bytes = if terminated { Vec::new() } else { vec![b'\n'] };
+                let end =
+                    encode(&mut bytes, self.end, &[Entry::Torn { unix_ms: unix_ms_now(), torn: &torn }])?;
+                self.write(&bytes)?;
+                self.end = end;
+            }
+        }
+        self.tail = Tail::Clean;
+        Ok(())
+    }
+
+    fn write_entries(&mut self, entries: &[Entry<'_>]) -> Result<(), LogError> {
+        let mut bytes = Vec::new();
+        let end = encode(&mut bytes, self.end, entries)?;
+        self.write(&bytes)?;
+        self.end = end;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        let Some((segment, file)) = &self.current else { return Err(LogError::Closed) };
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.disk.write(file, rest) {
+                Ok(0) => return Err(segment.failed(io::ErrorKind::WriteZero.into())),
+                Ok(taken) => rest = &rest[taken.min(rest.len())..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(segment.failed(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Milliseconds of the Unix epoch; 0 on a clock that stands before it.
+pub(crate) fn unix_ms_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn encode(bytes: &mut Vec<u8>, end: End, entries: &[Entry<'_>]) -> Result<End, LogError> {
+    let mut end = end;
+    for entry in entries {
+        end.link = write_line(bytes, end.next, end.link, entry)?;
+        end.next += 1;
+    }
+    Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use core_types::name::SECRETS;
+    use serde_json::Value;
+    use tempfile::TempDir;
+
+    use super::super::chain::PIECE_BYTES_MAX;
+    use super::super::disk::RealDisk;
+    use super::super::disk::small::SmallDisk;
+    use super::super::line::samples;
+    use super::super::read;
+    use super::*;
+
+    fn folder() -> (TempDir, PathBuf) {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("audit");
+        (home, folder)
+    }
+
+    fn file(folder: &Path) -> PathBuf {
+        folder.join("000001.jsonl")
+    }
+
+    fn log(folder: &Path) -> Log {
+        Log::new(folder, Arc::new(RealDisk))
+    }
+
+    fn record(first: u64, count: u64) -> Record {
+        let entries =
+            (first..first + count).map(|number| samples::event(&format!("name-{number}"))).collect();
+        Record { origin: 5, first, entries }
+    }
+
+    /// What every test of a mishap asks in the end: the chain is whole, and each entry stands in it once.
+    fn assert_whole(folder: &Path, log: &Log, entries: u64) {
+        let report = read::verify(folder, log.end()).unwrap();
+        assert_eq!(report.fault, None, "{}", fs::read_to_string(file(folder)).unwrap());
+        let lines = read::tail(folder, 1_000, None).unwrap();
+        let sequences: Vec<u64> = lines.iter().map(|line| line.sequence).collect();
+        assert_eq!(sequences, Vec::from_iter(1..log.end().next));
+        let subjects = lines.iter().filter_map(|line| {
+            let value: Value = serde_json::from_str(&line.json).unwrap();
+            value["subject"].as_str().map(ToOwned::to_owned)
+        });
+        let expected = (0..entries).map(|number| format!("name-{number}"));
+        assert_eq!(Vec::from_iter(subjects), Vec::from_iter(expected));
+    }
+
+    fn torn_lines(folder: &Path) -> usize {
+        String::from_utf8_lossy(&fs::read(file(folder)).unwrap())
+            .matches("\"operation\":\"torn-line\"")
+            .count()
+    }
+
+    #[test]
+    fn a_batch_is_one_write_into_a_private_file() {
+        let (_home, folder) = folder();
+        let disk = SmallDisk::with(usize::MAX);
+        let mut log = Log::new(&folder, Arc::clone(&disk) as Arc<dyn Disk>);
+        assert_eq!(log.record(SECRETS, &record(0, 50)).written, 50);
+        assert_eq!(disk.writes.load(SeqCst), 1);
+        assert_eq!(fs::metadata(file(&folder)).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_whole(&folder, &log, 50);
+    }
+
+    #[test]
+    fn numbering_goes_on_after_a_restart() {
+        let (_home, folder) = folder();
+        for start in 0..5 {
+            let mut log = log(&folder);
+            assert_eq!(log.record(SECRETS, &record(start * 3, 3)).written, 3);
+            assert_whole(&folder, &log, start * 3 + 3);
+        }
+        assert_eq!(torn_lines(&folder), 0);
+    }
+
+    #[test]
+    fn what_is_sent_again_is_not_written_again_also_after_a_restart() {
+        let (_home, folder) = folder();
+        let mut before = log(&folder);
+        assert_eq!(before.record(SECRETS, &record(0, 4)).written, 4);
+        assert_eq!(before.record(SECRETS, &record(0, 4)).written, 0);
+        assert_eq!(before.record(SECRETS, &record(2, 4)).written, 2);
+        let mut after = log(&folder);
+        assert_eq!(after.record(SECRETS, &record(4, 3)).written, 1);
+        assert_whole(&folder, &after, 7);
+        let another = Record { origin: 6, ..record(0, 2) };
+        assert_eq!(after.record(SECRETS, &another).written, 2, "another process counts for itself");
+        assert_eq!(after.record("daemon-launcher", &record(0, 2)).written, 2, "so does another daemon");
+    }
+
+    /// A crash leaves any beginning of the last write. Whichever it is, the log goes on and stays whole.
+    #[test]
+    fn a_line_cut_at_any_byte_is_kept_and_marked_and_the_chain_goes_on() {
+        let (_home, folder) = folder();
+        assert_eq!(log(&folder).record(SECRETS, &record(0, 3)).written, 3);
+        let whole = fs::read(file(&folder)).unwrap();
+        let last = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+        for cut in last + 1..whole.len() {
+            fs::write(file(&folder), &whole[..cut]).unwrap();
+            let mut log = log(&folder);
+            assert!(log.record(SECRETS, &record(2, 2)).failure.is_none());
+            assert_whole(&folder, &log, 4);
+            // Only the line feed was missing: nothing is torn.
+            assert_eq!(torn_lines(&folder), usize::from(cut + 1 < whole.len()));
+            assert!(fs::read(file(&folder)).unwrap().starts_with(&whole[..cut]), "the piece is kept");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_line_are_marked_wherever_they_come_from() {
+        for junk in [&b"\0\0\0\0"[..], b"\n", b"\n\n", b"x\ny", b"{}\n", b"\xff\xfe\n"] {
+            for entries in [0, 2] {
+                let (_home, folder) = folder();
+                let mut before = log(&folder);
+                before.prepare().unwrap();
+                assert!(before.record(SECRETS, &record(0, entries)).failure.is_none());
+                let content = fs::read(file(&folder)).unwrap();
+                fs::write(file(&folder), [&content, junk].concat()).unwrap();
+                let mut after = log(&folder);
+                assert!(after.record(SECRETS, &record(entries, 1)).failure.is_none());
+                assert_whole(&folder, &after, entries + 1);
+                assert_eq!(torn_lines(&folder), 1, "{junk:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_junk_than_can_be_kept_is_reported_and_the_log_goes_on() {
+        let (_home, folder) = folder();
+        assert_eq!(log(&folder).record(SECRETS, &record(0, 2)).written, 2);
+        let mut content = fs::read(file(&folder)).unwrap();
+        content.resize(content.len() + PIECE_BYTES_MAX + 1, 0);
+        fs::write(file(&folder), content).unwrap();
+        let mut log = log(&folder);
+        assert_eq!(log.record(SECRETS, &record(2, 1)).written, 1);
+        assert_eq!(log.end().next, 5);
+        assert_eq!(read::verify(&folder, log.end()).unwrap().fault.unwrap().sequence, 3);
+    }
+
+    /// The disk fills up somewhere in a batch, is full for a while, and then has room again.
+    #[test]
+    fn a_full_disk_loses_nothing_and_doubles_nothing() {
+        let batch = {
+            let (_home, folder) = folder();
+            assert_eq!(log(&folder).record(SECRETS, &record(0, 3)).written, 3);
+            fs::read(file(&folder)).unwrap()
+        };
+        let near_line_end = |free: &usize| batch[free.saturating_sub(2)..(free + 2).min(batch.len())].contains(&b'\n');
+        for free in (0..batch.len()).filter(|free| free % 17 == 0 || near_line_end(free)) {
+            let (_home, folder) = folder();
+            let disk = SmallDisk::with(free);
+            let mut log = Log::new(&folder, Arc::clone(&disk) as Arc<dyn Disk>);
+            let appended = log.record(SECRETS, &record(0, 3));
+            let error = appended.failure.expect("the disk is full").to_string();
+            assert!(error.contains("000001.jsonl"), "{error}");
+            let whole_lines = read::tail(&folder, 10, None).unwrap().len();
+            assert_eq!(appended.written, whole_lines);
+            assert!(log.record(SECRETS, &record(0, 3)).failure.is_some(), "still full");
+            disk.free.store(usize::MAX, SeqCst);
+            assert!(log.record(SECRETS, &record(0, 4)).failure.is_none());
+            assert_whole(&folder, &log, 4);
+        }
+    }
+
+    /// Marking a torn line can be cut short as well, by a full disk and then by a crash.
+    #[test]
+    fn a_repair_that_is_cut_short_is_repaired() {
+        for free in (0..2_000).step_by(13) {
+            let (_home, folder) = folder();
+            assert_eq!(log(&folder).record(SECRETS, &record(0, 2)).written, 2);
+            let content = fs::read(file(&folder)).unwrap();
+            fs::write(file(&folder), [&content[..], b"{\"seq"].concat()).unwrap();
+            let mut full = Log::new(&folder, SmallDisk::with(free));
+            let first = full.record(SECRETS, &record(2, 1));
+            let mut log = log(&folder);
+            assert!(log.record(SECRETS, &record(2, 2)).failure.is_none());
+            assert_whole(&folder, &log, 4);
+            if first.failure.is_none() {
+                return;
+            }
+        }
+        panic!("the largest disk was too small");
+    }
+
+    #[test]
+    fn a_log_that_was_removed_in_use_goes_on_with_its_numbers_and_the_gap_shows() {
+        let (_home, folder) = folder();
+        let mut log = log(&folder);
+        assert_eq!(log.record(SECRETS, &record(0, 3)).written, 3);
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(log.record(SECRETS, &record(3, 1)).written, 1);
+        assert_eq!(read::tail(&folder, 9, None).unwrap()[0].sequence, 4);
+        assert_eq!(read::verify(&folder, log.end()).unwrap().fault.unwrap().sequence, 1);
+    }
+
+    #[test]
+    fn places_that_others_could_change_are_refused_by_name() {
+        let (home, folder) = folder();
+        let elsewhere = home.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        symlink(&elsewhere, &folder).unwrap();
+        let refused = |folder: &Path, named: &Path| {
+            let error = log(folder).prepare().unwrap_err();
+            assert!(error.is_refusal(), "{error}");
+            assert!(error.to_string().contains(named.to_str().unwrap()), "{error}");
+        };
+        refused(&folder, &folder);
+
+        fs::remove_file(&folder).unwrap();
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o770)).unwrap();
+        refused(&folder, &folder);
+
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        symlink(home.path().join("target"), file(&folder)).unwrap();
+        refused(&folder, &file(&folder));
+        assert!(!home.path().join("target").exists(), "and nothing was made behind the link");
+
+        fs::remove_file(file(&folder)).unwrap();
+        fs::write(file(&folder), "").unwrap();
+        fs::set_permissions(file(&folder), fs::Permissions::from_mode(0o622)).unwrap();
+        refused(&folder, &file(&folder));
+    }
+}
