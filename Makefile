@@ -1,0 +1,58 @@
+# make demo       builds pds and shows it at work in a throw-away home
+# make test       builds pds and runs all tests
+# make            builds pds
+# make install    installs it: for you in ~/.local, as root in /usr/local, elsewhere with PREFIX=...
+# make uninstall  removes what install put there, and no data
+# make check      format, lints, and the licenses and sources of the dependencies
+# make bench      prints how fast pds is, against the floor it cannot go below
+#
+# What the machine lacks is named and, as root on Debian or Ubuntu, installed; PDS_NO_INSTALL=1 forbids that.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+DAEMONS := daemon-bus daemon-secrets daemon-profile daemon-launcher
+
+# SQLCipher uses the system's libcrypto where there is one, else an OpenSSL that is built with it. Looked for when a
+# recipe uses it, because the prerequisites may have been installed just before.
+FEATURES = $(if $(shell pkg-config --exists libcrypto && echo found),,--features core-secrets/vendored-openssl)
+
+.PHONY: build demo test bench check install uninstall
+.DEFAULT_GOAL := build
+
+.PHONY: prerequisites-build prerequisites-test prerequisites-check
+prerequisites-build prerequisites-test prerequisites-check: prerequisites-%:
+	@deploy/prerequisites.sh $*
+
+build: prerequisites-build
+	$(CARGO) build --locked --release --workspace --exclude tests --bins $(FEATURES)
+
+demo: build
+	@deploy/demo.sh $(TARGET)/release/pds
+
+# One profile for the tests and the daemons they start, so that everything is compiled once.
+test: prerequisites-test
+	$(CARGO) build --locked --workspace --bins --tests $(FEATURES)
+	$(CARGO) nextest run --locked --workspace $(FEATURES)
+
+bench: prerequisites-build
+	$(CARGO) build --locked --release --workspace --bins $(FEATURES)
+	@$(TARGET)/release/bench
+
+check: prerequisites-check
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
+	$(CARGO) deny check bans licenses sources
+
+# Under sudo, what was built before is installed: root need not have Rust, and root's files stay out of the build.
+install: $(if $(SUDO_USER),,build)
+	@test -x $(TARGET)/release/pds || { echo "pds: nothing is built: run make first, without sudo" >&2; exit 1; }
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(TARGET)/release/pds
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/pds $(addprefix $(TARGET)/release/,$(DAEMONS))
+	@echo "pds: installed in $(DESTDIR)$(PREFIX); daemons that run already are replaced by: pds daemon restart"
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/pds $(addprefix $(DESTDIR)$(PREFIX)/lib/pds/,$(DAEMONS))
+	-@rmdir --ignore-fail-on-non-empty $(DESTDIR)$(PREFIX)/lib/pds 2>/dev/null
+	@echo "pds: removed from $(DESTDIR)$(PREFIX); vaults, configuration and audit log are where they were"

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Looks for what a make target needs beside the Rust crates, and says what is missing.
+# As root on Debian or Ubuntu it installs that, unless PDS_NO_INSTALL is set. A second run finds nothing to do.
+#
+# usage: deploy/prerequisites.sh build|test|check
+set -euo pipefail
+
+purpose=${1:?usage: prerequisites.sh build|test|check}
+packages=()
+reasons=()
+
+# need WHAT PACKAGE: notes a Debian package, and what it is needed for.
+need() {
+    packages+=("$2")
+    reasons+=("$1 (Debian: $2)")
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+has_initdb() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+
+may_install() { [[ $(id -u) -eq 0 && -z ${PDS_NO_INSTALL:-} ]] && has apt-get; }
+
+look_for_packages() {
+    has cc || need 'a C compiler and the C library' build-essential
+    has pkg-config || need 'pkg-config, to find libraries' pkg-config
+    if ! has pkg-config || ! pkg-config --exists libcrypto; then
+        # Not needed, but building OpenSSL instead takes minutes, and needs Perl.
+        if may_install || ! has perl; then
+            need "OpenSSL's libcrypto, for SQLCipher" libssl-dev
+        else
+            echo "pds: no libcrypto is installed (Debian: libssl-dev), so OpenSSL is built from source; this takes some minutes" >&2
+        fi
+    fi
+    if [[ $purpose == test ]]; then
+        if ! has_initdb || ! has psql; then need 'a PostgreSQL server and psql, for a test with a real program' postgresql; fi
+        has ps || need 'ps' procps
+    fi
+}
+
+install_packages() {
+    echo "pds: installing ${packages[*]}" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    local install=(apt-get install --yes --quiet --no-install-recommends "${packages[@]}")
+    # The lists of packages are absent from a fresh image, or too old.
+    "${install[@]}" >&2 || { apt-get update --quiet >&2 && "${install[@]}" >&2; }
+}
+
+look_for_rust() {
+    has cargo && return
+    echo "pds: cargo is missing: install Rust 1.90 or newer (https://rustup.rs)" >&2
+    exit 1
+}
+
+# need_cargo PROGRAM CRATE: a tool that cargo itself installs.
+need_cargo() {
+    cargo "$1" --version >/dev/null 2>&1 && return
+    echo "pds: installing $2 with cargo; this takes some minutes" >&2
+    cargo install --locked "$2" >&2
+}
+
+look_for_component() {
+    cargo "$1" --version >/dev/null 2>&1 && return
+    echo "pds: cargo $1 is missing: rustup component add $2" >&2
+    exit 1
+}
+
+look_for_rust
+look_for_packages
+if ((${#packages[@]})); then
+    if may_install; then
+        install_packages
+    else
+        printf 'pds: missing: %s\n' "${reasons[@]}" >&2
+        echo "pds: on Debian or Ubuntu: sudo apt-get install ${packages[*]}" >&2
+        exit 1
+    fi
+fi
+case $purpose in
+    build) ;;
+    test) need_cargo nextest cargo-nextest ;;
+    check)
+        look_for_component fmt rustfmt
+        look_for_component clippy clippy
+        need_cargo deny cargo-deny
+        ;;
+    *) echo "pds: unknown purpose '$purpose'" >&2; exit 2 ;;
+esac
