@@ -41,9 +41,9 @@ printf -- '-----BEGIN CERTIFICATE-----\n%s\n-----END CERTIFICATE-----\n' "$(rand
 
 echo "pds demo. Everything happens in $home, which is removed at the end."
 
-step "Make a vault. Its password comes over a descriptor here; on a terminal you would be asked for it."
-typed 'pds init --password-fd 3'
-pds init --password-fd 3 3< <(printf '%s' "$password") 2>&1 | indented
+step "Make a vault; the daemons start by themselves. Its password comes over a descriptor here; on a terminal you would be asked for it."
+typed 'pds -v init --password-fd 3'
+pds -v init --password-fd 3 3< <(printf '%s' "$password") 2>&1 | indented
 
 step "Store two secrets: one from standard input, one from a file. No secret is ever an argument."
 typed "printf %s \"\$api_key\" | pds set api-key"

@@ -17,7 +17,8 @@ need() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-has_initdb() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+# The tests take the newest version of those that Debian keeps side by side.
+has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' && compgen -G '/usr/lib/postgresql/*/bin/psql'; } >/dev/null
 
 may_install() { [[ $(id -u) -eq 0 && -z ${PDS_NO_INSTALL:-} ]] && has apt-get; }
 
@@ -33,8 +34,7 @@ look_for_packages() {
         fi
     fi
     if [[ $purpose == test ]]; then
-        if ! has_initdb || ! has psql; then need 'a PostgreSQL server and psql, for a test with a real program' postgresql; fi
-        has ps || need 'ps' procps
+        has_postgres || need 'a PostgreSQL server and psql, for a test with a real program' postgresql
     fi
 }
 

@@ -85,6 +85,7 @@ impl Process {
     pub fn start(name: &'static str, keep_core_limit: bool) -> Result<Self, StartError> {
         harden(keep_core_limit)?;
         logging::start(name);
+        core_crypto::memory::set_warning(|warning| tracing::warn!("{warning}"));
         let paths = Paths::from_environment()?;
         private_fs::ensure_private_dir(paths.runtime())?;
         private_fs::ensure_private_dir(&paths.public_keys())?;

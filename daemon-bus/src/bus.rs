@@ -16,7 +16,7 @@ use core_types::header::{Destination, Header, Kind, Refusal, Seal, Sender};
 use core_types::limits::{CONNECTIONS_MAX, CONNECTIONS_RESERVED, HANDSHAKE_MS_MAX, UNAUTHENTICATED_MAX};
 use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 use core_types::paths::Paths;
-use core_types::protocol::bus::{Announce, BusDenial, BusRequest, Incident, Misdeed};
+use core_types::protocol::bus::{Announce, BusDenial, BusRequest, Incident, Misdeed, Peer as PeerEntry};
 use core_types::protocol::{Topic, decode, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -268,8 +268,9 @@ impl Bus {
                 self.answer(from, Kind::Response, id, &result);
             }
             Ok(BusRequest::Peers(_)) => {
-                let peers: Result<_, BusDenial> = Ok(self.router.borrow().registered());
-                self.answer(from, Kind::Response, id, &peers);
+                let mut peers = self.router.borrow().registered();
+                peers.extend(own_entry());
+                self.answer(from, Kind::Response, id, &Ok::<_, BusDenial>(peers));
             }
             Err(_) => self.refuse_all([Refused { to: from, correlation: id, refusal: Refusal::Forbidden }]),
         }
@@ -310,6 +311,12 @@ fn own_header(kind: Kind, destination: Destination) -> Header {
         descriptors: 0,
         seal: Seal::None,
     }
+}
+
+/// The bus in its own list of daemons.
+fn own_entry() -> Option<PeerEntry> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Some(PeerEntry { name: DaemonName::parse(BUS).ok()?, version, pid: Some(std::process::id()) })
 }
 
 fn own_sender() -> Option<Sender> {
