@@ -1,2 +1,33 @@
-//! Being written.
-fn main() {}
+//! `daemon-secrets`: the only process that holds keys and opens vaults. Whatever it does for anyone passes the six
+//! gates of [`crud`].
+
+mod acl;
+mod crud;
+
+mod neighbours;
+mod operations;
+mod rate_limit;
+mod record;
+mod selection;
+mod service;
+mod settings;
+mod unlock;
+mod vault;
+
+use std::alloc::System;
+use std::process::ExitCode;
+
+use core_daemon::Daemon;
+use core_types::name::SECRETS;
+use service::SecretsDaemon;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes what is freed: the buffers that messages pass through are not ours to wipe one by one.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+
+fn main() -> ExitCode {
+    let daemon =
+        Daemon { name: SECRETS, version: env!("CARGO_PKG_VERSION"), topics: &[], keep_core_limit: false };
+    core_daemon::run(daemon, SecretsDaemon::start)
+}

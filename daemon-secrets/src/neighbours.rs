@@ -1,0 +1,61 @@
+//! What this daemon needs from others: unlock attempts judged, audit entries taken, and changes made known.
+
+use std::time::Duration;
+
+use core_daemon::{AuditQueue, QueueFull};
+use core_ipc::BusClient;
+use core_types::ProfileName;
+use core_types::protocol::Topic;
+use core_types::protocol::profile::{BeginUnlock, EndUnlock, SecretOperationAudit};
+use core_types::protocol::secrets::ProfileChanged;
+
+/// `daemon-profile` could not be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unreachable;
+
+/// The other daemons, as far as this one needs them.
+pub(crate) trait Neighbours: Send + Sync + 'static {
+    /// Begins an unlock attempt, which counts as wrong from now on: how long it has to wait.
+    fn begin_unlock(
+        &self,
+        profile: &ProfileName,
+    ) -> impl Future<Output = Result<Duration, Unreachable>> + Send;
+    /// Says how an attempt ended.
+    fn end_unlock(&self, profile: &ProfileName, right: bool) -> impl Future<Output = ()> + Send;
+    /// Hands over an entry for the audit log.
+    fn record(&self, entry: SecretOperationAudit) -> Result<(), QueueFull>;
+    /// Makes known that a profile was unlocked or locked.
+    fn publish(&self, change: ProfileChanged);
+}
+
+/// The neighbours as they are reached over the bus.
+pub(crate) struct OverTheBus {
+    pub(crate) bus: BusClient,
+    pub(crate) audit: AuditQueue,
+}
+
+impl Neighbours for OverTheBus {
+    async fn begin_unlock(&self, profile: &ProfileName) -> Result<Duration, Unreachable> {
+        let delay = self.bus.call(&BeginUnlock { profile: profile.clone() }).await;
+        let delay = delay.map_err(|error| {
+            tracing::error!(%error, "daemon-profile did not judge an unlock attempt");
+            Unreachable
+        })?;
+        Ok(Duration::from_millis(delay.wait_ms))
+    }
+
+    async fn end_unlock(&self, profile: &ProfileName, right: bool) {
+        if let Err(error) = self.bus.call(&EndUnlock { profile: profile.clone(), right }).await {
+            // The attempt counts as wrong there, which costs the next one a short wait.
+            tracing::warn!(%error, "daemon-profile was not told how an unlock attempt ended");
+        }
+    }
+
+    fn record(&self, entry: SecretOperationAudit) -> Result<(), QueueFull> {
+        self.audit.record(entry)
+    }
+
+    fn publish(&self, change: ProfileChanged) {
+        self.bus.publish(Topic::ProfileState, &change);
+    }
+}

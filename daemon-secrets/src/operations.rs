@@ -1,0 +1,437 @@
+//! The five operations on secrets: each makes an attempt, gets a permit for it or none, shows the permit to the
+//! vault, and has the outcome recorded before it answers.
+
+use std::sync::Arc;
+
+use core_crypto::SecureBytes;
+use core_types::WireSecret;
+use core_types::header::Sender;
+use core_types::limits::{BODY_BYTES_MAX, SELECTION_MAX, VALUE_BYTES_MAX};
+use core_types::name::{ProfileName, SecretName};
+use core_types::protocol::secrets::{
+    Delete, Gate, Get, GetBatch, List, NamedSecret, SecretEntry, SecretPage, SecretsDenial, Selection, Set,
+};
+
+use crate::acl::{AccessRules, Action, Requester};
+use crate::crud::{AccessState, AskedName, Attempt, Permit, Refusal, authorize};
+use crate::neighbours::Neighbours;
+use crate::rate_limit::Cost;
+use crate::record::{About, conclude};
+use crate::selection::select;
+use crate::service::SecretsDaemon;
+
+/// Bytes that a named secret takes in an answer besides its name and value, at most.
+const NAMED_SECRET_OVERHEAD: usize = 8;
+/// Bytes that a batch takes besides its secrets, at most.
+const BATCH_OVERHEAD: usize = 16;
+
+impl Refusal {
+    /// The vault could not, or would not.
+    fn by_vault(denial: SecretsDenial) -> Self {
+        Self { gate: Gate::Vault, denial }
+    }
+}
+
+impl<N: Neighbours> SecretsDaemon<N> {
+    /// Takes an attempt through the gates.
+    fn authorize(&self, attempt: &Attempt) -> Result<Permit, Refusal> {
+        let state = AccessState {
+            any_unlocked: self.vaults.any_unlocked(),
+            profile: self.vaults.status(&attempt.profile),
+            rules: &self.rules,
+            rates: self.rates.as_ref(),
+        };
+        authorize(attempt, &state)
+    }
+
+    /// Reads one secret.
+    pub(crate) async fn get(&self, call: &Get, sender: &Sender) -> Result<WireSecret, SecretsDenial> {
+        let attempt = one(Action::Get, &call.profile, &call.name, sender);
+        let result = async {
+            let permit = self.authorize(&attempt)?;
+            self.vaults.get(&permit).await.map_err(Refusal::by_vault)
+        };
+        let value = conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)?;
+        Ok(on_the_wire(&value))
+    }
+
+    /// Stores one secret.
+    pub(crate) async fn set(&self, call: &Set, sender: &Sender) -> Result<(), SecretsDenial> {
+        let attempt = one(Action::Set, &call.profile, &call.name, sender);
+        let result = async {
+            let permit = self.authorize(&attempt)?;
+            check_size(&call.value).map_err(Refusal::by_vault)?;
+            let value = SecureBytes::copy_of(call.value.expose());
+            self.vaults.set(&permit, value).await.map_err(Refusal::by_vault)
+        };
+        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)
+    }
+
+    /// Removes one secret.
+    pub(crate) async fn delete(&self, call: &Delete, sender: &Sender) -> Result<(), SecretsDenial> {
+        let attempt = one(Action::Delete, &call.profile, &call.name, sender);
+        let result = async {
+            let permit = self.authorize(&attempt)?;
+            self.vaults.delete(&permit).await.map_err(Refusal::by_vault)
+        };
+        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)
+    }
+
+    /// Lists a page of the names that the requester may read.
+    pub(crate) async fn list(&self, call: &List, sender: &Sender) -> Result<SecretPage, SecretsDenial> {
+        let attempt = several(Action::List, &call.profile, Vec::new(), Cost { tokens: 1, names: 1 }, sender);
+        let result = async {
+            let permit = self.authorize(&attempt)?;
+            let page = self.vaults.list(&permit, call.pattern.clone(), call.after.clone()).await;
+            let page = page.map_err(Refusal::by_vault)?;
+            let readable = page
+                .entries
+                .into_iter()
+                .filter(|entry| may_read(&self.rules, &attempt.requester, &entry.name));
+            let entries = readable.map(|entry| SecretEntry {
+                name: entry.name,
+                created_unix_ms: entry.created_unix_ms,
+                updated_unix_ms: entry.updated_unix_ms,
+            });
+            Ok(SecretPage { entries: entries.collect(), more: page.more })
+        };
+        let pattern = call.pattern.as_ref().map(|pattern| pattern.as_str());
+        conclude(&self.neighbours, about(&attempt, sender, pattern), result.await)
+    }
+
+    /// Reads several secrets, all or none.
+    pub(crate) async fn get_batch(
+        &self,
+        call: &GetBatch,
+        sender: &Sender,
+    ) -> Result<Vec<NamedSecret>, SecretsDenial> {
+        // What the selection means is known only when the names are; until then the attempt is one without names.
+        let asking =
+            several(Action::GetBatch, &call.profile, Vec::new(), Cost { tokens: 1, names: 1 }, sender);
+        let chosen = self.choose(&asking, &call.selection).await;
+        let names = match chosen {
+            Ok(names) => names,
+            Err(refusal) => {
+                let subject = subject_of(&refusal.denial);
+                return conclude(&self.neighbours, about(&asking, sender, subject.as_deref()), Err(refusal));
+            }
+        };
+        // One token has been paid for the asking.
+        let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        let cost = Cost { tokens: count.saturating_sub(1), names: count };
+        let attempt = several(Action::GetBatch, &call.profile, names.clone(), cost, sender);
+        let result = self.read_all(&attempt, &names).await;
+        let subjects = match &result {
+            Ok(_) => names.iter().map(|name| name.as_str().to_owned()).collect(),
+            Err(refusal) => Vec::from_iter(subject_of(&refusal.denial)),
+        };
+        conclude(&self.neighbours, about(&attempt, sender, subjects.iter().map(String::as_str)), result)
+    }
+
+    /// The names that a selection means.
+    async fn choose(&self, asking: &Attempt, selection: &Selection) -> Result<Vec<SecretName>, Refusal> {
+        let permit = self.authorize(asking)?;
+        if matches!(selection, Selection::Only(patterns) if patterns.len() > SELECTION_MAX) {
+            let limit = u64::try_from(SELECTION_MAX).unwrap_or(u64::MAX);
+            return Err(Refusal::by_vault(SecretsDenial::BatchTooLarge { limit }));
+        }
+        let names = self.vaults.names(&permit).await.map_err(Refusal::by_vault)?;
+        // As many steps as there are names times patterns, which must not hold up everyone else.
+        let (rules, requester, selection) =
+            (Arc::clone(&self.rules), asking.requester.clone(), selection.clone());
+        let selecting = tokio::task::spawn_blocking(move || {
+            select(&selection, &names, |name| may_read(&rules, &requester, name))
+        });
+        selecting
+            .await
+            .unwrap_or_else(|error| Err(Refusal::by_vault(SecretsDenial::Storage(error.to_string()))))
+    }
+
+    /// The values of chosen names, if the gates let them through.
+    async fn read_all(&self, attempt: &Attempt, names: &[SecretName]) -> Result<Vec<NamedSecret>, Refusal> {
+        let permit = self.authorize(attempt)?;
+        let overhead: usize = names.iter().map(|name| name.as_str().len() + NAMED_SECRET_OVERHEAD).sum();
+        let limit = u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX);
+        let too_large = || Refusal::by_vault(SecretsDenial::BatchTooLarge { limit });
+        let room = (BODY_BYTES_MAX - BATCH_OVERHEAD).checked_sub(overhead).ok_or_else(too_large)?;
+        let values = self.vaults.get_batch(&permit, room).await.map_err(|denial| match denial {
+            SecretsDenial::BatchTooLarge { .. } => too_large(),
+            other => Refusal::by_vault(other),
+        })?;
+        let named = names.iter().zip(&values);
+        Ok(named.map(|(name, value)| NamedSecret { name: name.clone(), value: on_the_wire(value) }).collect())
+    }
+}
+
+fn may_read(rules: &AccessRules, requester: &Requester, name: &SecretName) -> bool {
+    rules.allow(requester, Action::Get, Some(name.as_str()))
+}
+
+fn one(action: Action, profile: &ProfileName, name: &str, sender: &Sender) -> Attempt {
+    Attempt {
+        action,
+        profile: profile.clone(),
+        requester: Requester::from(sender),
+        names: vec![AskedName::new(name)],
+        cost: Cost { tokens: 1, names: 1 },
+    }
+}
+
+fn several(
+    action: Action,
+    profile: &ProfileName,
+    names: Vec<SecretName>,
+    cost: Cost,
+    sender: &Sender,
+) -> Attempt {
+    let names = names.into_iter().map(AskedName::from).collect();
+    Attempt { action, profile: profile.clone(), requester: Requester::from(sender), names, cost }
+}
+
+fn about<'a, S: AsRef<str>>(
+    attempt: &'a Attempt,
+    sender: &'a Sender,
+    subjects: impl IntoIterator<Item = S>,
+) -> About<'a> {
+    About {
+        action: attempt.action,
+        profile: Some(&attempt.profile),
+        sender,
+        subjects: subjects.into_iter().map(|subject| subject.as_ref().to_owned()).collect(),
+    }
+}
+
+/// The secret that a denial is about, where it names one.
+fn subject_of(denial: &SecretsDenial) -> Option<String> {
+    match denial {
+        SecretsDenial::NoSuchSecret(name) => Some(name.clone()),
+        _ => None,
+    }
+}
+
+fn check_size(value: &WireSecret) -> Result<(), SecretsDenial> {
+    let bytes = value.expose().len();
+    if bytes <= VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    let number = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+    Err(SecretsDenial::ValueTooLarge { bytes: number(bytes), limit: number(VALUE_BYTES_MAX) })
+}
+
+/// A value as a part of an answer, which is wiped when it has been sent.
+fn on_the_wire(value: &SecureBytes) -> WireSecret {
+    WireSecret::new(value.expose().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acl::tests::sender;
+    use crate::rate_limit::RateLimits;
+    use crate::service::tests::{World, cli, profile, wire};
+    use core_types::config::{Config, Rate};
+    use core_types::name::NameError;
+    use core_types::pattern::Pattern;
+    use core_types::protocol::profile::Operation;
+    use core_types::protocol::secrets::Lock;
+    use governor::clock::FakeRelativeClock;
+    use std::sync::atomic::Ordering;
+
+    fn recorded(operation: Operation, subject: &str, outcome: &str) -> (Operation, Option<String>, String) {
+        (operation, Some(subject.to_owned()), outcome.to_owned())
+    }
+
+    async fn batch(world: &World, patterns: Option<&[&str]>) -> Result<Vec<String>, SecretsDenial> {
+        let selection = match patterns {
+            None => Selection::All,
+            Some(texts) => Selection::Only(texts.iter().map(|text| Pattern::parse(*text).unwrap()).collect()),
+        };
+        let call = GetBatch { profile: profile("work"), selection };
+        let secrets = world.daemon.get_batch(&call, &cli()).await?;
+        let text = |secret: &NamedSecret| {
+            format!("{}={}", secret.name, String::from_utf8_lossy(secret.value.expose()))
+        };
+        Ok(secrets.iter().map(text).collect())
+    }
+
+    #[tokio::test]
+    async fn each_operation_does_it_and_leaves_one_record() {
+        let world = World::with_vault().await;
+        world.set("a/b", b"one\0\n").await.unwrap();
+        assert_eq!(world.get("a/b").await.unwrap(), b"one\0\n");
+        let list = List { profile: profile("work"), pattern: None, after: None };
+        let page = world.daemon.list(&list, &cli()).await.unwrap();
+        assert_eq!((page.entries.len(), page.entries[0].name.as_str(), page.more), (1, "a/b", false));
+        let delete = Delete { profile: profile("work"), name: "a/b".to_owned() };
+        world.daemon.delete(&delete, &cli()).await.unwrap();
+        let missing = SecretsDenial::NoSuchSecret("a/b".to_owned());
+        assert_eq!(world.get("a/b").await, Err(missing.clone()));
+        assert_eq!(world.daemon.delete(&delete, &cli()).await, Err(missing));
+        assert_eq!(
+            world.outcomes(),
+            [
+                recorded(Operation::Set, "a/b", "done"),
+                recorded(Operation::Get, "a/b", "done"),
+                (Operation::List, None, "done".to_owned()),
+                recorded(Operation::Delete, "a/b", "done"),
+                recorded(Operation::Get, "a/b", "failed: there is no secret 'a/b'"),
+                recorded(Operation::Delete, "a/b", "failed: there is no secret 'a/b'"),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn values_of_every_allowed_size_come_back_and_larger_ones_are_refused() {
+        let world = World::with_vault().await;
+        for size in [0, 1, VALUE_BYTES_MAX] {
+            let value = vec![0xa7; size];
+            world.set("v", &value).await.unwrap();
+            assert_eq!(world.get("v").await.unwrap(), value);
+        }
+        let over = SecretsDenial::ValueTooLarge { bytes: 1_048_577, limit: 1_048_576 };
+        assert_eq!(world.set("v", &vec![1; VALUE_BYTES_MAX + 1]).await, Err(over));
+        assert_eq!(world.get("v").await.unwrap().len(), VALUE_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_refused_attempt_is_recorded_once_with_its_gate() {
+        let world = World::with_vault().await;
+        assert_eq!(world.get("../x").await, Err(SecretsDenial::InvalidName(NameError::Dots)));
+        let set = Set { profile: profile("work"), name: "a".to_owned(), value: wire(b"x") };
+        let refused = world.daemon.set(&set, &sender(Some("daemon-launcher"))).await;
+        assert_eq!(refused, Err(SecretsDenial::Identity { requester: "daemon-launcher".to_owned() }));
+        let get = Get { profile: profile("work"), name: "a".to_owned() };
+        let refused = world.daemon.get(&get, &sender(Some("backup"))).await.map(|_| ());
+        assert_eq!(refused, Err(SecretsDenial::Forbidden));
+        world.daemon.lock(&Lock { profile: None }, &cli()).await.unwrap();
+        world.outcomes();
+        assert_eq!(world.get("a").await, Err(SecretsDenial::Locked));
+        assert_eq!(world.outcomes(), [recorded(Operation::Get, "a", "denied at Lock")]);
+    }
+
+    #[tokio::test]
+    async fn refusals_name_their_gate_in_the_record() {
+        let world = World::with_vault().await;
+        let _ = world.get("/").await;
+        let get = Get { profile: profile("work"), name: "a".to_owned() };
+        let _ = world.daemon.get(&get, &sender(Some("daemon-bus"))).await;
+        let _ = world.daemon.get(&get, &sender(Some("backup"))).await;
+        let elsewhere = Get { profile: profile("none"), name: "a".to_owned() };
+        let denied = world.daemon.get(&elsewhere, &cli()).await.map(|_| ());
+        assert_eq!(denied, Err(SecretsDenial::NoSuchProfile(profile("none"))));
+        assert_eq!(
+            world.outcomes(),
+            [
+                recorded(Operation::Get, "/", "denied at Name"),
+                recorded(Operation::Get, "a", "denied at Identity"),
+                recorded(Operation::Get, "a", "denied at AccessRule"),
+                recorded(Operation::Get, "a", "denied at ActiveProfile"),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_batch_gives_all_or_nothing_and_records_each_name() {
+        let world = World::with_vault().await;
+        for name in ["db/user", "db/word", "token"] {
+            world.set(name, name.as_bytes()).await.unwrap();
+        }
+        world.outcomes();
+        assert_eq!(batch(&world, Some(&["db/*"])).await.unwrap(), ["db/user=db/user", "db/word=db/word"]);
+        assert_eq!(
+            world.outcomes(),
+            [recorded(Operation::Get, "db/user", "done"), recorded(Operation::Get, "db/word", "done")]
+        );
+        assert_eq!(batch(&world, None).await.unwrap().len(), 3);
+        assert_eq!(batch(&world, Some(&[])).await.unwrap().len(), 0);
+        world.outcomes();
+        let missing = SecretsDenial::NoSuchSecret("none".to_owned());
+        assert_eq!(batch(&world, Some(&["token", "none"])).await, Err(missing));
+        assert_eq!(
+            world.outcomes(),
+            [recorded(Operation::Get, "none", "failed: there is no secret 'none'")],
+            "nothing was read"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_fits_no_answer_is_refused() {
+        let world = World::with_vault().await;
+        for name in ["a", "b"] {
+            world.set(name, &vec![1; VALUE_BYTES_MAX]).await.unwrap();
+        }
+        let limit = u64::try_from(BODY_BYTES_MAX).unwrap();
+        assert_eq!(batch(&world, None).await, Err(SecretsDenial::BatchTooLarge { limit }));
+        assert_eq!(batch(&world, Some(&["a"])).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_largest_batch_that_is_given_fits_into_an_answer() {
+        let world = World::with_vault().await;
+        let overhead = 2 * (1 + NAMED_SECRET_OVERHEAD) + BATCH_OVERHEAD;
+        world.set("a", &vec![1; VALUE_BYTES_MAX]).await.unwrap();
+        world.set("b", &vec![1; BODY_BYTES_MAX - VALUE_BYTES_MAX - overhead]).await.unwrap();
+        let call = GetBatch { profile: profile("work"), selection: Selection::All };
+        let reply: Result<_, SecretsDenial> = Ok(world.daemon.get_batch(&call, &cli()).await.unwrap());
+        assert!(core_types::protocol::encode(&reply).is_ok());
+    }
+
+    fn limited(world: &mut World, burst: u32) -> FakeRelativeClock {
+        let clock = FakeRelativeClock::default();
+        let config = Config { rate_known: Rate { per_second: 1, burst }, ..Config::default() };
+        world.daemon.rates = Box::new(RateLimits::with_clock(&config, clock.clone()));
+        clock
+    }
+
+    #[tokio::test]
+    async fn a_batch_of_n_costs_n() {
+        let mut world = World::with_vault().await;
+        for name in ["a", "b", "c"] {
+            world.set(name, b"x").await.unwrap();
+        }
+        let clock = limited(&mut world, 5);
+        batch(&world, None).await.unwrap();
+        world.get("a").await.unwrap();
+        world.get("a").await.unwrap();
+        assert_eq!(world.get("a").await, Err(SecretsDenial::RateLimited { retry_ms: 1_000 }));
+        clock.advance(std::time::Duration::from_secs(2));
+        world.outcomes();
+        assert!(matches!(batch(&world, None).await, Err(SecretsDenial::RateLimited { .. })));
+        assert_eq!(world.outcomes(), [(Operation::Get, None, "denied at RateLimit".to_owned())]);
+        limited(&mut world, 2);
+        assert_eq!(batch(&world, None).await, Err(SecretsDenial::BatchOverBurst { names: 3, burst: 2 }));
+    }
+
+    #[tokio::test]
+    async fn locking_fills_no_bucket() {
+        let mut world = World::with_vault().await;
+        world.set("a", b"x").await.unwrap();
+        limited(&mut world, 1);
+        world.get("a").await.unwrap();
+        world.daemon.lock(&Lock { profile: None }, &cli()).await.unwrap();
+        world.unlock("work", b"right").await.unwrap();
+        assert!(matches!(world.get("a").await, Err(SecretsDenial::RateLimited { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_value_does_not_leave_unrecorded() {
+        let world = World::with_vault().await;
+        world.set("a", b"x").await.unwrap();
+        world.daemon.neighbours.queue_full.store(true, Ordering::SeqCst);
+        assert_eq!(world.get("a").await, Err(SecretsDenial::Unrecorded));
+        assert_eq!(batch(&world, None).await, Err(SecretsDenial::Unrecorded));
+    }
+
+    #[tokio::test]
+    async fn a_listing_comes_in_pages() {
+        let world = World::with_vault().await;
+        for name in ["a", "b", "c"] {
+            world.set(name, b"x").await.unwrap();
+        }
+        let after = Some(SecretName::parse("a").unwrap());
+        let list = List { profile: profile("work"), pattern: Some(Pattern::parse("*").unwrap()), after };
+        let page = world.daemon.list(&list, &cli()).await.unwrap();
+        let names: Vec<&str> = page.entries.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, ["b", "c"]);
+    }
+}

@@ -1,0 +1,139 @@
+//! The one place that writes the audit record and the log line of an attempt, from how it ended.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use core_types::ProfileName;
+use core_types::header::Sender;
+use core_types::limits::SECRET_NAME_BYTES_MAX;
+use core_types::protocol::profile::{Outcome, Requester, SecretOperationAudit};
+use core_types::protocol::secrets::{Gate, SecretsDenial};
+
+use crate::acl::Action;
+use crate::crud::Refusal;
+use crate::neighbours::Neighbours;
+
+/// What a record is about.
+pub(crate) struct About<'a> {
+    pub(crate) action: Action,
+    pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) sender: &'a Sender,
+    /// The secrets, as asked for; one record each. Empty: one record that names none.
+    pub(crate) subjects: Vec<String>,
+}
+
+impl<'a> About<'a> {
+    /// What is about no secret in particular.
+    pub(crate) fn of(action: Action, profile: Option<&'a ProfileName>, sender: &'a Sender) -> Self {
+        Self { action, profile, sender, subjects: Vec::new() }
+    }
+}
+
+/// Records how an attempt ended and gives the result on. A result that could not be recorded is not given.
+pub(crate) fn conclude<T>(
+    neighbours: &impl Neighbours,
+    about: About<'_>,
+    result: Result<T, Refusal>,
+) -> Result<T, SecretsDenial> {
+    log(&about, &result);
+    let Some(operation) = about.action.operation() else { return result.map_err(|refusal| refusal.denial) };
+    let outcome = outcome(&result);
+    let subjects = match about.subjects.is_empty() {
+        true => vec![None],
+        false => about.subjects.into_iter().map(|subject| Some(cut(subject))).collect(),
+    };
+    for subject in subjects {
+        let entry = SecretOperationAudit {
+            unix_ms: unix_ms_now(),
+            operation,
+            profile: about.profile.cloned(),
+            subject,
+            requester: Requester::from(about.sender),
+            outcome: outcome.clone(),
+        };
+        if neighbours.record(entry).is_err() {
+            tracing::error!(
+                requester = about.sender.requester(),
+                ?operation,
+                "an attempt could not be recorded"
+            );
+            return Err(SecretsDenial::Unrecorded);
+        }
+    }
+    result.map_err(|refusal| refusal.denial)
+}
+
+fn outcome<T>(result: &Result<T, Refusal>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Done,
+        Err(Refusal { gate: Gate::Vault, denial }) => Outcome::Failed { reason: denial.to_string() },
+        Err(Refusal { gate, denial }) => Outcome::Denied { gate: *gate, reason: denial.to_string() },
+    }
+}
+
+/// Names of secrets stay out of the log: that is what the audit log is for, and a name may be any text here.
+fn log<T>(about: &About<'_>, result: &Result<T, Refusal>) {
+    let (action, requester) = (about.action, about.sender.requester());
+    let profile = about.profile.map(ProfileName::as_str);
+    match result {
+        Ok(_) => tracing::debug!(?action, requester, profile, "done"),
+        Err(Refusal { gate: Gate::Vault, denial }) => {
+            tracing::warn!(?action, requester, profile, failure = kind(denial), "failed");
+        }
+        Err(Refusal { gate, denial }) => {
+            tracing::warn!(?action, requester, profile, ?gate, denial = kind(denial), "denied");
+        }
+    }
+}
+
+/// The denial without the texts it may carry.
+fn kind(denial: &SecretsDenial) -> &'static str {
+    match denial {
+        SecretsDenial::Locked => "locked",
+        SecretsDenial::ProfileNotActive(_) => "profile not active",
+        SecretsDenial::NoSuchProfile(_) => "no such profile",
+        SecretsDenial::Identity { .. } => "identity",
+        SecretsDenial::RateLimited { .. } => "rate limited",
+        SecretsDenial::BatchOverBurst { .. } => "batch over burst",
+        SecretsDenial::Forbidden => "forbidden",
+        SecretsDenial::InvalidName(_) => "invalid name",
+        SecretsDenial::NoSuchSecret(_) => "no such secret",
+        SecretsDenial::ValueTooLarge { .. } => "value too large",
+        SecretsDenial::BatchTooLarge { .. } => "batch too large",
+        SecretsDenial::WrongFactor => "wrong factor",
+        SecretsDenial::UnusableFactor => "unusable factor",
+        SecretsDenial::ProfileExists(_) => "profile exists",
+        SecretsDenial::Damaged(_) => "damaged",
+        SecretsDenial::StorageFull => "storage full",
+        SecretsDenial::Storage(_) => "storage",
+        SecretsDenial::Unrecorded => "unrecorded",
+    }
+}
+
+/// A subject no longer than a name can be: what was asked for may be of any length.
+fn cut(mut subject: String) -> String {
+    if subject.len() > SECRET_NAME_BYTES_MAX {
+        let end = (0..=SECRET_NAME_BYTES_MAX).rev().find(|end| subject.is_char_boundary(*end)).unwrap_or(0);
+        subject.truncate(end);
+        subject.push('…');
+    }
+    subject
+}
+
+/// Milliseconds of the Unix epoch, now.
+pub(crate) fn unix_ms_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_is_cut_where_a_character_ends() {
+        assert_eq!(cut("a".repeat(256)), "a".repeat(256));
+        assert_eq!(cut("a".repeat(300)), format!("{}…", "a".repeat(256)));
+        assert_eq!(cut("ä".repeat(129)), format!("{}…", "ä".repeat(128)));
+        assert_eq!(cut(format!("a{}", "ä".repeat(200))), format!("a{}…", "ä".repeat(127)));
+    }
+}

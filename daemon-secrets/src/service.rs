@@ -1,0 +1,226 @@
+//! What `daemon-secrets` answers: one arm per request, each to the function of its name.
+
+use std::sync::Arc;
+
+use core_crypto::kdf::Argon2Params;
+use core_daemon::{Answer, Caller, Context, Serve, StartError, answer};
+use core_types::config::Config;
+use core_types::paths::Paths;
+use core_types::protocol::secrets::{SecretsRequest, SecretsService};
+use tokio::sync::Mutex as FairMutex;
+
+use crate::acl::AccessRules;
+use crate::neighbours::{Neighbours, OverTheBus};
+use crate::rate_limit::{RateLimits, Rates};
+use crate::settings::{TTL_VARIABLE, cache_ttl};
+use crate::unlock::KDF_COST;
+use crate::vault::{Vaults, prepare_folder};
+
+/// The service.
+pub(crate) struct SecretsDaemon<N> {
+    pub(crate) vaults: Arc<Vaults>,
+    pub(crate) rules: Arc<AccessRules>,
+    pub(crate) rates: Box<dyn Rates>,
+    pub(crate) neighbours: N,
+    /// Cost of deriving keys from new passwords.
+    pub(crate) kdf_cost: Argon2Params,
+    /// Held while a key is derived from a password.
+    pub(crate) derivation: FairMutex<()>,
+}
+
+impl SecretsDaemon<OverTheBus> {
+    /// The service with all vaults locked.
+    ///
+    /// # Errors
+    /// A setting is wrong, or the folder of the vaults is not this user's alone.
+    pub(crate) fn start(context: Context) -> Result<Self, StartError> {
+        let ttl =
+            cache_ttl(std::env::args_os().skip(1), std::env::var_os(TTL_VARIABLE), context.config.cache_ttl);
+        let ttl = ttl.map_err(|error| StartError::Service(error.to_string()))?;
+        prepare_folder(&context.paths.vaults())?;
+        let neighbours = OverTheBus { bus: context.bus, audit: context.audit };
+        Ok(Self::new(&context.paths, Config { cache_ttl: ttl, ..context.config }, neighbours, KDF_COST))
+    }
+}
+
+impl<N: Neighbours> SecretsDaemon<N> {
+    pub(crate) fn new(paths: &Paths, config: Config, neighbours: N, kdf_cost: Argon2Params) -> Self {
+        Self {
+            vaults: Arc::new(Vaults::new(paths.vaults(), config.cache_ttl)),
+            rules: Arc::default(),
+            rates: Box::new(RateLimits::new(&config)),
+            neighbours,
+            kdf_cost,
+            derivation: FairMutex::default(),
+        }
+    }
+}
+
+impl<N: Neighbours> Serve for SecretsDaemon<N> {
+    type Service = SecretsService;
+
+    async fn handle(&self, request: SecretsRequest, caller: Caller) -> Answer {
+        let (sender, deadline) = (&caller.sender, caller.deadline);
+        match request {
+            SecretsRequest::Init(call) => answer(&call, self.init(&call, sender, deadline).await),
+            SecretsRequest::Unlock(call) => answer(&call, self.unlock(&call, sender, deadline).await),
+            SecretsRequest::Lock(call) => answer(&call, self.lock(&call, sender).await),
+            SecretsRequest::Profiles(call) => answer(&call, self.profiles(sender).await),
+            SecretsRequest::ChangePassword(call) => {
+                answer(&call, self.change_password(&call, sender, deadline).await)
+            }
+            SecretsRequest::Get(call) => answer(&call, self.get(&call, sender).await),
+            SecretsRequest::GetBatch(call) => answer(&call, self.get_batch(&call, sender).await),
+            SecretsRequest::Set(call) => answer(&call, self.set(&call, sender).await),
+            SecretsRequest::Delete(call) => answer(&call, self.delete(&call, sender).await),
+            SecretsRequest::List(call) => answer(&call, self.list(&call, sender).await),
+        }
+    }
+
+    async fn stop(&self) {
+        for profile in self.vaults.unlocked() {
+            self.lock_one(&profile).await;
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::acl::tests::sender;
+    use crate::neighbours::Unreachable;
+    use core_daemon::QueueFull;
+    use core_types::WireSecret;
+    use core_types::header::Sender;
+    use core_types::name::ProfileName;
+    use core_types::protocol::profile::{Operation, Outcome, SecretOperationAudit};
+    use core_types::protocol::secrets::{Get, Init, ProfileChanged, SecretsDenial, Set, Unlock, Unlocked};
+    use std::path::PathBuf;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    pub(crate) const PASSWORD: &[u8] = b"right";
+
+    /// Neighbours that note what they are told and answer what a test wants.
+    #[derive(Default)]
+    pub(crate) struct TestNeighbours {
+        pub(crate) wait: Mutex<Duration>,
+        pub(crate) unreachable: AtomicBool,
+        pub(crate) begun: AtomicUsize,
+        pub(crate) ended: Mutex<Vec<bool>>,
+        pub(crate) queue_full: AtomicBool,
+        pub(crate) entries: Mutex<Vec<SecretOperationAudit>>,
+        pub(crate) changes: Mutex<Vec<(String, bool)>>,
+    }
+
+    impl Neighbours for TestNeighbours {
+        async fn begin_unlock(&self, _: &ProfileName) -> Result<Duration, Unreachable> {
+            if self.unreachable.load(Ordering::SeqCst) {
+                return Err(Unreachable);
+            }
+            self.begun.fetch_add(1, Ordering::SeqCst);
+            Ok(*self.wait.lock().unwrap())
+        }
+        async fn end_unlock(&self, _: &ProfileName, right: bool) {
+            self.ended.lock().unwrap().push(right);
+        }
+        fn record(&self, entry: SecretOperationAudit) -> Result<(), QueueFull> {
+            if self.queue_full.load(Ordering::SeqCst) {
+                return Err(QueueFull);
+            }
+            self.entries.lock().unwrap().push(entry);
+            Ok(())
+        }
+        fn publish(&self, change: ProfileChanged) {
+            self.changes.lock().unwrap().push((change.profile.into(), change.unlocked));
+        }
+    }
+
+    /// A daemon in a folder of its own, with the cheapest key derivation there is.
+    pub(crate) struct World {
+        pub(crate) daemon: SecretsDaemon<TestNeighbours>,
+        pub(crate) paths: Paths,
+        _folder: tempfile::TempDir,
+    }
+
+    pub(crate) fn profile(name: &str) -> ProfileName {
+        ProfileName::parse(name).unwrap()
+    }
+
+    pub(crate) fn cli() -> Sender {
+        sender(None)
+    }
+
+    pub(crate) fn wire(bytes: &[u8]) -> WireSecret {
+        WireSecret::new(bytes.to_vec())
+    }
+
+    /// Long enough for everything.
+    pub(crate) fn later() -> Instant {
+        Instant::now() + Duration::from_secs(120)
+    }
+
+    impl World {
+        /// Without any vault.
+        pub(crate) fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let root = folder.path().to_owned();
+            let paths = Paths::from_variables(|name| match name {
+                "HOME" => Some(root.clone()),
+                "PDS_RUNTIME_DIR" => Some(PathBuf::from("/nonexistent")),
+                _ => None,
+            });
+            let paths = paths.unwrap();
+            Self { daemon: Self::another(&paths), paths, _folder: folder }
+        }
+
+        /// A second daemon over the same folders.
+        pub(crate) fn another(paths: &Paths) -> SecretsDaemon<TestNeighbours> {
+            prepare_folder(&paths.vaults()).unwrap();
+            SecretsDaemon::new(paths, Config::default(), TestNeighbours::default(), Argon2Params::FLOOR)
+        }
+
+        /// With an unlocked profile `work`, and its records forgotten.
+        pub(crate) async fn with_vault() -> Self {
+            let world = Self::new();
+            world.init("work").await.unwrap();
+            world.outcomes();
+            world
+        }
+
+        pub(crate) async fn init(&self, name: &str) -> Result<(), SecretsDenial> {
+            let call = Init { profile: profile(name), password: wire(PASSWORD) };
+            self.daemon.init(&call, &cli(), later()).await
+        }
+
+        pub(crate) async fn unlock(&self, name: &str, password: &[u8]) -> Result<Unlocked, SecretsDenial> {
+            let call = Unlock { profile: profile(name), password: wire(password) };
+            self.daemon.unlock(&call, &cli(), later()).await
+        }
+
+        pub(crate) async fn set(&self, name: &str, value: &[u8]) -> Result<(), SecretsDenial> {
+            let call = Set { profile: profile("work"), name: name.to_owned(), value: wire(value) };
+            self.daemon.set(&call, &cli()).await
+        }
+
+        pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, SecretsDenial> {
+            let call = Get { profile: profile("work"), name: name.to_owned() };
+            self.daemon.get(&call, &cli()).await.map(|value| value.expose().to_vec())
+        }
+
+        /// What was recorded since the last time: operation, subject, and whether and where it was denied.
+        pub(crate) fn outcomes(&self) -> Vec<(Operation, Option<String>, String)> {
+            let entries = std::mem::take(&mut *self.daemon.neighbours.entries.lock().unwrap());
+            let outcome = |outcome| match outcome {
+                Outcome::Done => "done".to_owned(),
+                Outcome::Denied { gate, .. } => format!("denied at {gate:?}"),
+                Outcome::Failed { reason } => format!("failed: {reason}"),
+            };
+            entries
+                .into_iter()
+                .map(|entry| (entry.operation, entry.subject, outcome(entry.outcome)))
+                .collect()
+        }
+    }
+}

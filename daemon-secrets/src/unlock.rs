@@ -1,0 +1,494 @@
+//! Making, unlocking and locking vaults, and changing their passwords.
+//!
+//! A password is tried only after `daemon-profile` has said how long to wait, and after waiting that long; one at a
+//! time per profile, while other profiles and all other requests go on. One derivation runs at a time in the whole
+//! process, so that its memory is needed once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use core_crypto::SecureBytes;
+use core_crypto::kdf::Argon2Params;
+use core_secrets::header::HeaderError;
+use core_secrets::store::StoreError;
+use core_secrets::vault::{OpenVault, VaultError};
+use core_types::ProfileName;
+use core_types::WireSecret;
+use core_types::header::Sender;
+use core_types::limits::PASSWORD_BYTES_MAX;
+use core_types::protocol::secrets::{
+    ChangePassword, Gate, Init, Lock, ProfileChanged, ProfileEntry, SecretsDenial, Unlock, Unlocked,
+};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::acl::{Action, Requester};
+use crate::crud::{ProfileStatus, Refusal, identify};
+use crate::neighbours::Neighbours;
+use crate::record::{About, conclude};
+use crate::service::SecretsDaemon;
+use crate::vault::denial_of_vault;
+
+/// The turn of one attempt on one profile.
+type Turn = OwnedMutexGuard<()>;
+
+impl<N: Neighbours> SecretsDaemon<N> {
+    /// Makes a vault and leaves it unlocked.
+    pub(crate) async fn init(
+        &self,
+        call: &Init,
+        sender: &Sender,
+        deadline: Instant,
+    ) -> Result<(), SecretsDenial> {
+        let profile = &call.profile;
+        let result = async {
+            identified(Action::Init, sender)?;
+            let password = usable([&call.password])?;
+            let _turn = self.turn(profile, deadline).await?;
+            let (folder, params) = (self.vaults.folder(profile), self.kdf_cost);
+            let open = self.derive(move || folder.create(password[0].expose(), params)).await;
+            self.opened(profile, open.map_err(|error| failed(profile, error))?);
+            Ok(())
+        };
+        conclude(&self.neighbours, About::of(Action::Init, Some(profile), sender), result.await)
+    }
+
+    /// Unlocks a profile.
+    pub(crate) async fn unlock(
+        &self,
+        call: &Unlock,
+        sender: &Sender,
+        deadline: Instant,
+    ) -> Result<Unlocked, SecretsDenial> {
+        let profile = &call.profile;
+        let result = async {
+            identified(Action::Unlock, sender)?;
+            if self.vaults.status(profile) == ProfileStatus::Unlocked {
+                return Ok(Unlocked::Already);
+            }
+            let password = usable([&call.password])?;
+            self.check_header(profile).await?;
+            let _turn = self.turn(profile, deadline).await?;
+            if self.vaults.status(profile) == ProfileStatus::Unlocked {
+                return Ok(Unlocked::Already);
+            }
+            let folder = self.vaults.folder(profile);
+            let open =
+                self.try_factor(profile, deadline, move || folder.unlock(password[0].expose())).await?;
+            self.opened(profile, open);
+            Ok(Unlocked::Now)
+        };
+        conclude(&self.neighbours, About::of(Action::Unlock, Some(profile), sender), result.await)
+    }
+
+    /// Changes a password. Guessing the old one is an unlock attempt like any other.
+    pub(crate) async fn change_password(
+        &self,
+        call: &ChangePassword,
+        sender: &Sender,
+        deadline: Instant,
+    ) -> Result<(), SecretsDenial> {
+        let profile = &call.profile;
+        let result = async {
+            identified(Action::ChangePassword, sender)?;
+            let passwords = usable([&call.old, &call.new])?;
+            self.check_header(profile).await?;
+            let _turn = self.turn(profile, deadline).await?;
+            let (folder, params) = (self.vaults.folder(profile), self.kdf_cost);
+            let held = self.vaults.held_lock(profile);
+            self.try_factor(profile, deadline, move || {
+                let [old, new] = &passwords;
+                match held {
+                    Some(lock) => folder.change_password(&lock, old.expose(), new.expose(), params),
+                    None => folder.change_password(&folder.lock()?, old.expose(), new.expose(), params),
+                }
+            })
+            .await
+        };
+        conclude(&self.neighbours, About::of(Action::ChangePassword, Some(profile), sender), result.await)
+    }
+
+    /// Locks one profile or all. Answers when no key and no value of them is in memory.
+    pub(crate) async fn lock(&self, call: &Lock, sender: &Sender) -> Result<Vec<ProfileName>, SecretsDenial> {
+        let about = About::of(Action::Lock, call.profile.as_ref(), sender);
+        let wanted = match self.wanted(call, sender) {
+            Ok(wanted) if !wanted.is_empty() => wanted,
+            nothing => return conclude(&self.neighbours, about, nothing),
+        };
+        let mut locked = Vec::new();
+        for profile in wanted {
+            if self.lock_one(&profile).await {
+                locked.push(profile.clone());
+            }
+            // Locked it is, whether that can be recorded or not.
+            let _ = conclude(&self.neighbours, About::of(Action::Lock, Some(&profile), sender), Ok(()));
+        }
+        Ok(locked)
+    }
+
+    /// The profiles that a request to lock is about.
+    fn wanted(&self, call: &Lock, sender: &Sender) -> Result<Vec<ProfileName>, Refusal> {
+        identified(Action::Lock, sender)?;
+        match &call.profile {
+            None => Ok(self.vaults.unlocked()),
+            Some(profile) if self.vaults.status(profile) == ProfileStatus::Missing => {
+                Err(by_vault(SecretsDenial::NoSuchProfile(profile.clone())))
+            }
+            Some(profile) => Ok(vec![profile.clone()]),
+        }
+    }
+
+    /// All profiles and their state.
+    pub(crate) async fn profiles(&self, sender: &Sender) -> Result<Vec<ProfileEntry>, SecretsDenial> {
+        let result = async {
+            identified(Action::Profiles, sender)?;
+            let vaults = Arc::clone(&self.vaults);
+            let listed = tokio::task::spawn_blocking(move || vaults.profiles()).await;
+            listed.unwrap_or_else(|error| Err(SecretsDenial::Storage(error.to_string()))).map_err(by_vault)
+        };
+        conclude(&self.neighbours, About::of(Action::Profiles, None, sender), result.await)
+    }
+
+    /// Locks a profile and makes it known; `false` if it was locked.
+    pub(crate) async fn lock_one(&self, profile: &ProfileName) -> bool {
+        let locked = self.vaults.lock(profile).await;
+        if locked {
+            tracing::info!(%profile, "locked");
+            self.neighbours.publish(ProfileChanged { profile: profile.clone(), unlocked: false });
+        }
+        locked
+    }
+
+    fn opened(&self, profile: &ProfileName, open: OpenVault) {
+        self.vaults.install(profile, open);
+        tracing::info!(%profile, "unlocked");
+        self.neighbours.publish(ProfileChanged { profile: profile.clone(), unlocked: true });
+    }
+
+    /// Refuses what no password can unlock, before one is tried and counted.
+    async fn check_header(&self, profile: &ProfileName) -> Result<(), Refusal> {
+        let folder = self.vaults.folder(profile);
+        let checked = blocking(move || folder.header().map(|_| ())).await;
+        checked.map_err(|error| failed(profile, error))
+    }
+
+    /// Waits for this attempt's turn. Whoever has stopped waiting for the answer loses it.
+    async fn turn(&self, profile: &ProfileName, deadline: Instant) -> Result<Turn, Refusal> {
+        let turn = self.vaults.turn(profile).lock_owned().await;
+        if Instant::now() >= deadline { Err(rate_limited(Duration::ZERO)) } else { Ok(turn) }
+    }
+
+    /// Tries a password, as `attempt` does it, after the wait that `daemon-profile` imposes, and tells it how the
+    /// attempt ended.
+    async fn try_factor<T: Send + 'static>(
+        &self,
+        profile: &ProfileName,
+        deadline: Instant,
+        attempt: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let wait = self.neighbours.begin_unlock(profile).await;
+        let wait = wait.map_err(|_| by_vault(SecretsDenial::Unrecorded))?;
+        if Instant::now() + wait >= deadline {
+            self.neighbours.end_unlock(profile, false).await;
+            return Err(rate_limited(wait));
+        }
+        tokio::time::sleep(wait).await;
+        let result = self.derive(attempt).await;
+        self.neighbours.end_unlock(profile, was_right(&result)).await;
+        result.map_err(|error| failed(profile, error))
+    }
+
+    /// Runs what derives a key from a password: on a thread that may block, one at a time.
+    async fn derive<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<T, VaultError> {
+        let _only_one = self.derivation.lock().await;
+        blocking(work).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+) -> Result<T, VaultError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(VaultError::Store(StoreError::Io {
+            action: "work on the vault",
+            source: std::io::Error::other(error),
+        }))
+    })
+}
+
+/// Whether the password was right: it was if the vault opened, or if it unwrapped the key and then something else
+/// was wrong. What never got as far as the password forgives nothing.
+fn was_right<T>(result: &Result<T, VaultError>) -> bool {
+    match result {
+        Ok(_) | Err(VaultError::Header(HeaderError::Tampered)) => true,
+        // The database is opened after the key was unwrapped; an error of the thread itself says nothing.
+        Err(VaultError::Store(error)) => !matches!(error, StoreError::Io { .. }),
+        Err(_) => false,
+    }
+}
+
+fn by_vault(denial: SecretsDenial) -> Refusal {
+    Refusal { gate: Gate::Vault, denial }
+}
+
+fn failed(profile: &ProfileName, error: VaultError) -> Refusal {
+    by_vault(denial_of_vault(profile, error))
+}
+
+/// Lets someone through who may ask for this.
+fn identified(action: Action, sender: &Sender) -> Result<(), Refusal> {
+    identify(&Requester::from(sender), action).map_err(|denial| Refusal { gate: Gate::Identity, denial })
+}
+
+/// Passwords in locked memory, if they are of a length that a password can have.
+fn usable<const P: usize>(passwords: [&WireSecret; P]) -> Result<[SecureBytes; P], Refusal> {
+    if passwords.iter().all(|password| (1..=PASSWORD_BYTES_MAX).contains(&password.expose().len())) {
+        Ok(passwords.map(|password| SecureBytes::copy_of(password.expose())))
+    } else {
+        Err(by_vault(SecretsDenial::UnusableFactor))
+    }
+}
+
+fn rate_limited(wait: Duration) -> Refusal {
+    let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    Refusal { gate: Gate::RateLimit, denial: SecretsDenial::RateLimited { retry_ms } }
+}
+
+/// The cost of deriving a key from a new password.
+pub(crate) const KDF_COST: Argon2Params = Argon2Params::DEFAULT;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acl::tests::sender;
+    use crate::service::tests::{World, cli, later, profile, wire};
+    use core_types::protocol::profile::Operation;
+    use core_types::protocol::secrets::ProfileState;
+    use std::sync::atomic::Ordering;
+
+    async fn lock(world: &World, name: Option<&str>) -> Result<Vec<ProfileName>, SecretsDenial> {
+        world.daemon.lock(&Lock { profile: name.map(profile) }, &cli()).await
+    }
+
+    fn ended(world: &World) -> Vec<bool> {
+        std::mem::take(&mut *world.daemon.neighbours.ended.lock().unwrap())
+    }
+
+    fn record(operation: Operation, outcome: &str) -> (Operation, Option<String>, String) {
+        (operation, None, outcome.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_profile_goes_from_init_to_lock_to_unlock() {
+        let world = World::new();
+        world.init("work").await.unwrap();
+        world.set("a", b"value").await.unwrap();
+        assert_eq!(world.unlock("work", b"whatever").await, Ok(Unlocked::Already));
+        assert_eq!(world.unlock("work", b"").await, Ok(Unlocked::Already), "no password is needed");
+        assert_eq!(lock(&world, Some("work")).await.unwrap(), [profile("work")]);
+        assert_eq!(lock(&world, Some("work")).await.unwrap(), []);
+        assert_eq!(world.get("a").await, Err(SecretsDenial::Locked));
+        assert_eq!(world.unlock("work", b"right").await, Ok(Unlocked::Now));
+        assert_eq!(world.get("a").await.unwrap(), b"value");
+        let changes = world.daemon.neighbours.changes.lock().unwrap().clone();
+        assert_eq!(changes, [true, false, true].map(|unlocked| ("work".to_owned(), unlocked)));
+        assert_eq!(world.daemon.neighbours.begun.load(Ordering::SeqCst), 1, "only one password was tried");
+        assert_eq!(ended(&world), [true]);
+    }
+
+    #[tokio::test]
+    async fn every_attempt_is_recorded_once() {
+        let world = World::new();
+        world.init("work").await.unwrap();
+        world.init("work").await.unwrap_err();
+        lock(&world, None).await.unwrap();
+        lock(&world, None).await.unwrap();
+        world.unlock("work", b"wrong").await.unwrap_err();
+        world.unlock("none", b"wrong").await.unwrap_err();
+        world.unlock("work", b"right").await.unwrap();
+        assert_eq!(
+            world.outcomes(),
+            [
+                record(Operation::Init, "done"),
+                record(Operation::Init, "failed: profile 'work' exists already"),
+                record(Operation::Lock, "done"),
+                record(Operation::Lock, "done"),
+                record(Operation::Unlock, "failed: the password is wrong"),
+                record(Operation::Unlock, "failed: there is no profile 'none'"),
+                record(Operation::Unlock, "done"),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_wrong_password_is_told_and_counted() {
+        let world = World::with_vault().await;
+        lock(&world, None).await.unwrap();
+        assert_eq!(world.unlock("work", b"wrong").await, Err(SecretsDenial::WrongFactor));
+        assert_eq!(ended(&world), [false]);
+        assert_eq!(world.unlock("work", b"right").await, Ok(Unlocked::Now));
+        assert_eq!(ended(&world), [true]);
+    }
+
+    #[tokio::test]
+    async fn no_password_is_tried_that_daemon_profile_does_not_count() {
+        let world = World::with_vault().await;
+        lock(&world, None).await.unwrap();
+        world.daemon.neighbours.unreachable.store(true, Ordering::SeqCst);
+        assert_eq!(world.unlock("work", b"right").await, Err(SecretsDenial::Unrecorded));
+        assert!(!world.daemon.vaults.any_unlocked());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_imposed_wait_is_waited_while_others_go_on() {
+        let world = World::with_vault().await;
+        world.set("a", b"x").await.unwrap();
+        world.init("slow").await.unwrap();
+        lock(&world, Some("slow")).await.unwrap();
+        *world.daemon.neighbours.wait.lock().unwrap() = Duration::from_secs(9);
+        let started = tokio::time::Instant::now();
+        let unlocking = async {
+            assert_eq!(world.unlock("slow", b"right").await, Ok(Unlocked::Now));
+            started.elapsed()
+        };
+        let others = async {
+            while world.daemon.neighbours.begun.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            *world.daemon.neighbours.wait.lock().unwrap() = Duration::ZERO;
+            world.get("a").await.unwrap();
+            world.init("other").await.unwrap();
+            lock(&world, Some("other")).await.unwrap();
+            assert_eq!(world.unlock("other", b"right").await, Ok(Unlocked::Now));
+            started.elapsed()
+        };
+        let (waited, meanwhile) = tokio::join!(unlocking, others);
+        assert!(waited >= Duration::from_secs(9), "{waited:?}");
+        assert!(meanwhile < Duration::from_secs(9), "{meanwhile:?}");
+    }
+
+    #[tokio::test]
+    async fn a_wait_beyond_the_deadline_is_refused_at_once() {
+        let world = World::with_vault().await;
+        lock(&world, None).await.unwrap();
+        *world.daemon.neighbours.wait.lock().unwrap() = Duration::from_secs(9);
+        let call = Unlock { profile: profile("work"), password: wire(b"right") };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let refused = world.daemon.unlock(&call, &cli(), deadline).await;
+        assert_eq!(refused, Err(SecretsDenial::RateLimited { retry_ms: 9_000 }));
+        assert_eq!(ended(&world), [false]);
+        assert!(!world.daemon.vaults.any_unlocked());
+    }
+
+    #[tokio::test]
+    async fn whoever_stopped_waiting_loses_the_turn_untried() {
+        let world = World::with_vault().await;
+        lock(&world, None).await.unwrap();
+        let call = Unlock { profile: profile("work"), password: wire(b"right") };
+        let refused = world.daemon.unlock(&call, &cli(), Instant::now()).await;
+        assert!(matches!(refused, Err(SecretsDenial::RateLimited { .. })));
+        assert_eq!(world.daemon.neighbours.begun.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn two_right_passwords_at_once_unlock_once() {
+        let world = World::with_vault().await;
+        lock(&world, None).await.unwrap();
+        let (one, other) = tokio::join!(world.unlock("work", b"right"), world.unlock("work", b"right"));
+        assert_eq!((one, other), (Ok(Unlocked::Now), Ok(Unlocked::Already)));
+        assert_eq!(world.daemon.neighbours.begun.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_vault_is_damage_and_no_attempt() {
+        let world = World::with_vault().await;
+        lock(&world, None).await.unwrap();
+        let header = world.paths.vault(&profile("work")).join("header.json");
+        std::fs::write(&header, b"{}").unwrap();
+        assert!(matches!(world.unlock("work", b"right").await, Err(SecretsDenial::Damaged(_))));
+        assert_eq!(world.daemon.neighbours.begun.load(Ordering::SeqCst), 0);
+        let profiles = world.daemon.profiles(&cli()).await.unwrap();
+        assert!(matches!(profiles[0].state, ProfileState::Damaged(_)));
+    }
+
+    #[tokio::test]
+    async fn two_daemons_never_open_one_vault() {
+        let world = World::with_vault().await;
+        let other = World::another(&world.paths);
+        let call = Unlock { profile: profile("work"), password: wire(b"right") };
+        let refused = other.unlock(&call, &cli(), later()).await;
+        assert!(matches!(refused, Err(SecretsDenial::Storage(_))), "{refused:?}");
+        assert_eq!(*other.neighbours.ended.lock().unwrap(), [false], "it forgives nothing");
+        lock(&world, None).await.unwrap();
+        assert_eq!(other.unlock(&call, &cli(), later()).await, Ok(Unlocked::Now));
+    }
+
+    #[tokio::test]
+    async fn a_password_is_changed_locked_or_unlocked_and_only_by_who_knows_it() {
+        let world = World::with_vault().await;
+        let change = async |old: &[u8], new: &[u8]| {
+            let call = ChangePassword { profile: profile("work"), old: wire(old), new: wire(new) };
+            world.daemon.change_password(&call, &cli(), later()).await
+        };
+        assert_eq!(change(b"wrong", b"new").await, Err(SecretsDenial::WrongFactor));
+        assert_eq!(change(b"right", b"").await, Err(SecretsDenial::UnusableFactor));
+        change(b"right", b"second").await.unwrap();
+        lock(&world, None).await.unwrap();
+        change(b"second", b"third").await.unwrap();
+        assert_eq!(ended(&world), [false, true, true]);
+        assert_eq!(world.unlock("work", b"second").await, Err(SecretsDenial::WrongFactor));
+        assert_eq!(world.unlock("work", b"third").await, Ok(Unlocked::Now));
+    }
+
+    #[tokio::test]
+    async fn passwords_of_no_usable_length_are_refused_untried() {
+        let world = World::new();
+        for password in [&b""[..], &[b'x'; PASSWORD_BYTES_MAX + 1]] {
+            let call = Init { profile: profile("work"), password: wire(password) };
+            assert_eq!(world.daemon.init(&call, &cli(), later()).await, Err(SecretsDenial::UnusableFactor));
+        }
+        assert!(world.daemon.profiles(&cli()).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_those_who_may_make_unlock_lock_or_change() {
+        let world = World::with_vault().await;
+        for name in ["daemon-launcher", "daemon-bus", "backup"] {
+            let who = sender(Some(name));
+            let denied = SecretsDenial::Identity { requester: name.to_owned() };
+            let init = Init { profile: profile("mine"), password: wire(b"x") };
+            assert_eq!(world.daemon.init(&init, &who, later()).await, Err(denied.clone()));
+            let unlock = Unlock { profile: profile("work"), password: wire(b"right") };
+            assert_eq!(world.daemon.unlock(&unlock, &who, later()).await, Err(denied.clone()));
+            assert_eq!(world.daemon.lock(&Lock { profile: None }, &who).await, Err(denied.clone()));
+            let change = ChangePassword { profile: profile("work"), old: wire(b"right"), new: wire(b"x") };
+            assert_eq!(world.daemon.change_password(&change, &who, later()).await, Err(denied));
+        }
+        let denied = "denied at Identity";
+        let four = [Operation::Init, Operation::Unlock, Operation::Lock, Operation::ChangePassword];
+        let expected: Vec<_> =
+            four.iter().cycle().take(12).map(|operation| record(*operation, denied)).collect();
+        assert_eq!(world.outcomes(), expected);
+        assert!(world.daemon.vaults.any_unlocked());
+        let profile_daemon = sender(Some("daemon-profile"));
+        assert_eq!(world.daemon.lock(&Lock { profile: None }, &profile_daemon).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn profiles_are_shown_with_their_state() {
+        let world = World::with_vault().await;
+        world.init("home").await.unwrap();
+        lock(&world, Some("work")).await.unwrap();
+        std::fs::create_dir(world.paths.vaults().join(".half.new")).unwrap();
+        let profiles = world.daemon.profiles(&cli()).await.unwrap();
+        let shown: Vec<_> = profiles
+            .iter()
+            .map(|entry| (entry.name.as_str(), matches!(entry.state, ProfileState::Unlocked { .. })))
+            .collect();
+        assert_eq!(shown, [("home", true), ("work", false)]);
+        assert!(profiles.iter().all(|entry| entry.created_unix_ms > 1_700_000_000_000));
+        assert_eq!(lock(&world, Some("none")).await, Err(SecretsDenial::NoSuchProfile(profile("none"))));
+    }
+}

@@ -1,0 +1,392 @@
+//! The vaults of all profiles, and what of them is open. Only this file opens one, and only for a [`Permit`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use core_crypto::{SecureBytes, private_fs};
+use core_secrets::header::{Factor, HeaderError};
+use core_secrets::jit::JitDelivery;
+use core_secrets::sqlcipher::{Page, SqlCipherStore};
+use core_secrets::store::{SecretsStore, StoreError};
+use core_secrets::vault::{OpenVault, VaultError, VaultFolder, VaultLock};
+use core_types::limits::LIST_PAGE_MAX;
+use core_types::name::{ProfileName, SecretName};
+use core_types::pattern::Pattern;
+use core_types::protocol::secrets::{FactorKind, ProfileEntry, ProfileState, SecretsDenial};
+use tokio::sync::{Mutex as FairMutex, OwnedRwLockReadGuard, RwLock};
+
+use crate::acl::Action;
+use crate::crud::{Permit, ProfileStatus};
+use crate::record::unix_ms_now;
+
+/// What is in memory of one profile.
+enum Profile {
+    /// No key.
+    Locked,
+    /// Everything that reading its secrets needs.
+    Unlocked(Unlocked),
+}
+
+struct Unlocked {
+    secrets: Arc<JitDelivery<SqlCipherStore>>,
+    /// Held for reading by each operation under way, so that locking can wait for them.
+    in_use: Arc<RwLock<()>>,
+    master_key: SecureBytes,
+    folder_lock: Arc<VaultLock>,
+    since_unix_ms: u64,
+}
+
+struct Slot {
+    profile: Profile,
+    /// Whose turn it is to make, unlock or change the vault: one at a time, so that passwords are tried one by one.
+    turn: Arc<FairMutex<()>>,
+}
+
+/// An open vault, for the length of one operation.
+struct Session {
+    secrets: Arc<JitDelivery<SqlCipherStore>>,
+    _in_use: OwnedRwLockReadGuard<()>,
+}
+
+/// All vaults.
+pub(crate) struct Vaults {
+    folder: PathBuf,
+    ttl: Duration,
+    slots: Mutex<BTreeMap<ProfileName, Slot>>,
+}
+
+impl Vaults {
+    /// The vaults below `folder`, all locked. Decrypted values are kept for `ttl`.
+    pub(crate) fn new(folder: PathBuf, ttl: Duration) -> Self {
+        Self { folder, ttl, slots: Mutex::default() }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<ProfileName, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The folder of a profile's vault, whether there is one or not.
+    pub(crate) fn folder(&self, profile: &ProfileName) -> VaultFolder {
+        VaultFolder::new(self.folder.join(profile.as_str()), profile.clone())
+    }
+
+    /// Whether any profile is unlocked.
+    pub(crate) fn any_unlocked(&self) -> bool {
+        self.slots().values().any(|slot| matches!(slot.profile, Profile::Unlocked(_)))
+    }
+
+    /// The state of one profile.
+    pub(crate) fn status(&self, profile: &ProfileName) -> ProfileStatus {
+        match self.slots().get(profile) {
+            Some(Slot { profile: Profile::Unlocked(_), .. }) => ProfileStatus::Unlocked,
+            _ if self.folder.join(profile.as_str()).symlink_metadata().is_ok() => ProfileStatus::Locked,
+            _ => ProfileStatus::Missing,
+        }
+    }
+
+    /// The turn to make, unlock or change a profile's vault.
+    pub(crate) fn turn(&self, profile: &ProfileName) -> Arc<FairMutex<()>> {
+        let mut slots = self.slots();
+        let slot = slots
+            .entry(profile.clone())
+            .or_insert_with(|| Slot { profile: Profile::Locked, turn: Arc::default() });
+        Arc::clone(&slot.turn)
+    }
+
+    /// The lock on the folder of a vault that is open here.
+    pub(crate) fn held_lock(&self, profile: &ProfileName) -> Option<Arc<VaultLock>> {
+        match self.slots().get(profile)?.profile {
+            Profile::Unlocked(ref unlocked) => Some(Arc::clone(&unlocked.folder_lock)),
+            Profile::Locked => None,
+        }
+    }
+
+    /// Takes over a vault that was just opened: its profile is unlocked from now on.
+    pub(crate) fn install(&self, profile: &ProfileName, open: OpenVault) {
+        let OpenVault { master_key, store, lock } = open;
+        let unlocked = Unlocked {
+            secrets: Arc::new(JitDelivery::new(store, self.ttl)),
+            in_use: Arc::default(),
+            master_key,
+            folder_lock: Arc::new(lock),
+            since_unix_ms: unix_ms_now(),
+        };
+        let mut slots = self.slots();
+        let slot = slots
+            .entry(profile.clone())
+            .or_insert_with(|| Slot { profile: Profile::Locked, turn: Arc::default() });
+        slot.profile = Profile::Unlocked(unlocked);
+    }
+
+    /// Locks a profile; `false` if it was locked. When it returns, no key and no value of it is in memory.
+    pub(crate) async fn lock(&self, profile: &ProfileName) -> bool {
+        let before =
+            self.slots().get_mut(profile).map(|slot| std::mem::replace(&mut slot.profile, Profile::Locked));
+        match before {
+            Some(Profile::Unlocked(unlocked)) => {
+                unlocked.end(profile).await;
+                true
+            }
+            Some(Profile::Locked) | None => false,
+        }
+    }
+
+    /// The profiles that are unlocked.
+    pub(crate) fn unlocked(&self) -> Vec<ProfileName> {
+        let slots = self.slots();
+        let unlocked = slots.iter().filter(|(_, slot)| matches!(slot.profile, Profile::Unlocked(_)));
+        unlocked.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn since_unix_ms(&self, profile: &ProfileName) -> Option<u64> {
+        match self.slots().get(profile)?.profile {
+            Profile::Unlocked(ref unlocked) => Some(unlocked.since_unix_ms),
+            Profile::Locked => None,
+        }
+    }
+
+    /// All profiles that have a vault, in order of their names. Blocks.
+    pub(crate) fn profiles(&self) -> Result<Vec<ProfileEntry>, SecretsDenial> {
+        let failed =
+            |error: std::io::Error| SecretsDenial::Storage(format!("the vaults cannot be listed: {error}"));
+        let mut names = Vec::new();
+        let entries = match self.folder.read_dir() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(names),
+            other => other.map_err(failed)?,
+        };
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name().into_string();
+            if let Some(name) = name.ok().and_then(|name| ProfileName::parse(name).ok()) {
+                names.push(self.entry(name));
+            }
+        }
+        names.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(names)
+    }
+
+    fn entry(&self, name: ProfileName) -> ProfileEntry {
+        match self.folder(&name).header() {
+            Ok(header) => {
+                let state = match self.since_unix_ms(&name) {
+                    Some(since_unix_ms) => ProfileState::Unlocked { since_unix_ms },
+                    None => ProfileState::Locked,
+                };
+                let kind = |factor: &Factor| match factor {
+                    Factor::Password { .. } => FactorKind::Password,
+                };
+                let factors = header.factors().iter().map(kind).collect();
+                ProfileEntry { name, state, factors, created_unix_ms: header.created_unix_ms() }
+            }
+            Err(error) => {
+                let state = ProfileState::Damaged(error.to_string());
+                ProfileEntry { name, state, factors: Vec::new(), created_unix_ms: 0 }
+            }
+        }
+    }
+
+    /// Opens the vault that a permit is for.
+    fn session(&self, permit: &Permit) -> Result<Session, SecretsDenial> {
+        let not_active = || SecretsDenial::ProfileNotActive(permit.profile().clone());
+        let slots = self.slots();
+        let Some(Slot { profile: Profile::Unlocked(unlocked), .. }) = slots.get(permit.profile()) else {
+            return Err(not_active());
+        };
+        let in_use = Arc::clone(&unlocked.in_use).try_read_owned().map_err(|_| not_active())?;
+        Ok(Session { secrets: Arc::clone(&unlocked.secrets), _in_use: in_use })
+    }
+
+    /// Reads the secret that the permit names.
+    pub(crate) async fn get(&self, permit: &Permit) -> Result<SecureBytes, SecretsDenial> {
+        let name = permit.name_for(Action::Get)?;
+        let session = self.session(permit)?;
+        session.secrets.resolve(name).await.map_err(|error| denial_of(permit.profile(), error))
+    }
+
+    /// Reads all secrets that the permit names, together at most `bytes_max` bytes: all or none.
+    pub(crate) async fn get_batch(
+        &self,
+        permit: &Permit,
+        bytes_max: usize,
+    ) -> Result<Vec<SecureBytes>, SecretsDenial> {
+        let names = permit.names_for(Action::GetBatch)?;
+        let session = self.session(permit)?;
+        let values = session.secrets.resolve_many(names, bytes_max).await;
+        values.map_err(|error| denial_of(permit.profile(), error))
+    }
+
+    /// Stores a value under the name that the permit names.
+    pub(crate) async fn set(&self, permit: &Permit, value: SecureBytes) -> Result<(), SecretsDenial> {
+        let name = permit.name_for(Action::Set)?;
+        let session = self.session(permit)?;
+        session.secrets.set(name, value).await.map_err(|error| denial_of(permit.profile(), error))
+    }
+
+    /// Removes the secret that the permit names.
+    pub(crate) async fn delete(&self, permit: &Permit) -> Result<(), SecretsDenial> {
+        let name = permit.name_for(Action::Delete)?;
+        let session = self.session(permit)?;
+        session.secrets.delete(name).await.map_err(|error| denial_of(permit.profile(), error))
+    }
+
+    /// A page of the names that match.
+    pub(crate) async fn list(
+        &self,
+        permit: &Permit,
+        pattern: Option<Pattern>,
+        after: Option<SecretName>,
+    ) -> Result<Page, SecretsDenial> {
+        permit.names_for(Action::List)?;
+        let session = self.session(permit)?;
+        let page = session.secrets.store().list(pattern, after, LIST_PAGE_MAX).await;
+        page.map_err(|error| denial_of(permit.profile(), error))
+    }
+
+    /// All names, for a batch to select from.
+    pub(crate) async fn names(&self, permit: &Permit) -> Result<Vec<SecretName>, SecretsDenial> {
+        permit.names_for(Action::GetBatch)?;
+        let session = self.session(permit)?;
+        let names = session.secrets.store().list_keys().await;
+        names.map_err(|error| denial_of(permit.profile(), error))
+    }
+}
+
+impl Unlocked {
+    /// The end of an unlocked profile, in the one order there is: no new value is kept and the kept ones are wiped;
+    /// what is under way ends; the database is closed, with which SQLCipher wipes its key and the entry key goes;
+    /// the master key goes. Only then may others have the folder.
+    async fn end(self, profile: &ProfileName) {
+        let Self { secrets, in_use, master_key, folder_lock, since_unix_ms: _ } = self;
+        secrets.shut();
+        let _nothing_under_way = in_use.write().await;
+        let store = secrets.store().clone();
+        drop(secrets);
+        match tokio::task::spawn_blocking(move || store.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%profile, %error, "a vault did not close cleanly"),
+            Err(error) => tracing::error!(%profile, %error, "closing a vault failed"),
+        }
+        drop(master_key);
+        drop(folder_lock);
+    }
+}
+
+/// What a requester is told about an error of the store.
+fn denial_of(profile: &ProfileName, error: StoreError) -> SecretsDenial {
+    match error {
+        StoreError::NotFound(name) => SecretsDenial::NoSuchSecret(name.into()),
+        StoreError::Damaged(_) | StoreError::WrongKey => SecretsDenial::Damaged(error.to_string()),
+        StoreError::TooLarge { limit } => {
+            SecretsDenial::BatchTooLarge { limit: u64::try_from(limit).unwrap_or(u64::MAX) }
+        }
+        StoreError::Closed => SecretsDenial::ProfileNotActive(profile.clone()),
+        error if error.is_full() => SecretsDenial::StorageFull,
+        error => SecretsDenial::Storage(error.to_string()),
+    }
+}
+
+/// What a requester is told about an error of a vault as a whole.
+pub(crate) fn denial_of_vault(profile: &ProfileName, error: VaultError) -> SecretsDenial {
+    match error {
+        VaultError::Missing => SecretsDenial::NoSuchProfile(profile.clone()),
+        VaultError::Exists => SecretsDenial::ProfileExists(profile.clone()),
+        VaultError::Header(HeaderError::WrongFactor) => SecretsDenial::WrongFactor,
+        error if error.is_damage() => SecretsDenial::Damaged(error.to_string()),
+        error if error.is_full() => SecretsDenial::StorageFull,
+        VaultError::Store(error) => denial_of(profile, error),
+        error => SecretsDenial::Storage(error.to_string()),
+    }
+}
+
+/// Makes the folder of all vaults, or refuses one that is not this user's alone.
+pub(crate) fn prepare_folder(folder: &std::path::Path) -> Result<(), private_fs::PrivateFsError> {
+    private_fs::ensure_private_dir(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acl::AccessRules;
+    use crate::acl::tests::requester;
+    use crate::crud::{AccessState, AskedName, Attempt, authorize};
+    use crate::rate_limit::{Cost, RateLimits};
+    use crate::service::tests::{World, profile};
+    use core_types::config::Config;
+
+    fn permit(vaults: &Vaults, action: Action) -> Permit {
+        let attempt = Attempt {
+            action,
+            profile: profile("work"),
+            requester: requester(None),
+            names: vec![AskedName::new("a")],
+            cost: Cost { tokens: 1, names: 1 },
+        };
+        let (rules, rates) = (AccessRules::default(), RateLimits::new(&Config::default()));
+        let status = vaults.status(&attempt.profile);
+        let state = AccessState {
+            any_unlocked: vaults.any_unlocked(),
+            profile: status,
+            rules: &rules,
+            rates: &rates,
+        };
+        authorize(&attempt, &state).unwrap()
+    }
+
+    #[tokio::test]
+    async fn locking_waits_for_what_is_under_way_and_lets_nothing_new_in() {
+        let world = World::with_vault().await;
+        let vaults = Arc::clone(&world.daemon.vaults);
+        let permit = permit(&vaults, Action::Get);
+        let session = vaults.session(&permit).unwrap();
+        let locking = tokio::spawn({
+            let vaults = Arc::clone(&vaults);
+            async move { vaults.lock(&profile("work")).await }
+        });
+        while vaults.any_unlocked() {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        assert!(!locking.is_finished(), "an operation is under way");
+        assert!(matches!(vaults.session(&permit), Err(SecretsDenial::ProfileNotActive(_))));
+        assert_eq!(vaults.status(&profile("work")), ProfileStatus::Locked);
+        drop(session);
+        assert!(locking.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_an_operation_under_way_reads_is_not_kept_after_locking_began() {
+        let world = World::with_vault().await;
+        world.set("a", b"x").await.unwrap();
+        let vaults = Arc::clone(&world.daemon.vaults);
+        let permit = permit(&vaults, Action::Get);
+        let session = vaults.session(&permit).unwrap();
+        let secrets = Arc::clone(&session.secrets);
+        let locking = tokio::spawn({
+            let vaults = Arc::clone(&vaults);
+            async move { vaults.lock(&profile("work")).await }
+        });
+        while vaults.any_unlocked() {
+            tokio::task::yield_now().await;
+        }
+        let name = SecretName::parse("a").unwrap();
+        session.secrets.resolve(&name).await.unwrap();
+        drop(session);
+        locking.await.unwrap();
+        assert!(matches!(secrets.resolve(&name).await, Err(StoreError::Closed)), "neither cached nor open");
+    }
+
+    #[tokio::test]
+    async fn a_permit_opens_only_what_it_is_for() {
+        let world = World::with_vault().await;
+        let vaults = &world.daemon.vaults;
+        let to_read = permit(vaults, Action::Get);
+        let set = vaults.set(&to_read, SecureBytes::zeroed(1)).await;
+        assert_eq!(set, Err(SecretsDenial::Forbidden));
+        assert_eq!(vaults.delete(&to_read).await, Err(SecretsDenial::Forbidden));
+        assert!(vaults.list(&to_read, None, None).await.is_err());
+        assert!(vaults.names(&to_read).await.is_err());
+        assert!(vaults.get_batch(&to_read, 9).await.is_err());
+        assert!(matches!(vaults.get(&permit(vaults, Action::List)).await, Err(SecretsDenial::Forbidden)));
+    }
+}
