@@ -1,0 +1,251 @@
+//! The child's environment: the caller's, with the secrets put into it. Decides; does nothing.
+
+use std::collections::BTreeMap;
+
+use core_types::env_name::{forbidden, is_variable_name, variable_name};
+use core_types::limits::ENVIRONMENT_STRING_BYTES_MAX;
+use core_types::protocol::launcher::{LauncherDenial, OsBytes, Run};
+use core_types::protocol::secrets::{NamedSecret, SecretsDenial, Selection};
+use core_types::{SecretName, WireSecret};
+
+/// The variable that tells the child which profile it runs with: the first of the request.
+const PROFILE_VARIABLE: &str = "PDS_PROFILE";
+
+/// Makes the child's environment, as `NAME=value`, from a request and the secrets fetched for it.
+///
+/// A secret takes the place of a variable of the caller's that has the same name. `secrets` holds no name twice.
+///
+/// # Errors
+/// A secret cannot become the variable it would become, or a mapped one is not among `secrets`.
+pub fn environment(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OsBytes>, LauncherDenial> {
+    let assigned = assign(run, secrets)?;
+    for (variable, secret) in &assigned {
+        check(variable, secret)?;
+    }
+    let profile = run.profiles.first().map(|profile| entry(PROFILE_VARIABLE, profile.as_str().as_bytes()));
+    let replaced = |name: &[u8]| {
+        name == PROFILE_VARIABLE.as_bytes()
+            || std::str::from_utf8(name).is_ok_and(|name| assigned.contains_key(name))
+    };
+    let inherited = run.environment.iter().filter(|pair| !replaced(name_of(pair.expose()))).cloned();
+    let added = assigned.iter().map(|(variable, secret)| entry(variable, secret.value.expose()));
+    Ok(inherited.chain(added).chain(profile).collect())
+}
+
+/// Says which secret becomes which variable.
+fn assign<'a>(
+    run: &Run,
+    secrets: &'a [NamedSecret],
+) -> Result<BTreeMap<String, &'a NamedSecret>, LauncherDenial> {
+    if !run.prefix.is_empty() && !is_variable_name(&run.prefix) {
+        return Err(LauncherDenial::InvalidVariable(run.prefix.clone()));
+    }
+    let mut assigned: BTreeMap<String, &NamedSecret> = BTreeMap::new();
+    let mut add = |variable: String, secret: &'a NamedSecret| match assigned.get(&variable) {
+        Some(other) if other.name != secret.name => Err(LauncherDenial::Collision {
+            variable,
+            first: other.name.to_string(),
+            second: secret.name.to_string(),
+        }),
+        _ => {
+            assigned.insert(variable, secret);
+            Ok(())
+        }
+    };
+    for secret in secrets.iter().filter(|secret| selects(&run.selection, &secret.name)) {
+        add(variable_name(&run.prefix, &secret.name), secret)?;
+    }
+    for mapping in &run.mappings {
+        if !is_variable_name(&mapping.variable) {
+            return Err(LauncherDenial::InvalidVariable(mapping.variable.clone()));
+        }
+        let secret = secrets
+            .iter()
+            .find(|secret| secret.name == mapping.name)
+            .ok_or_else(|| LauncherDenial::Secrets(SecretsDenial::NoSuchSecret(mapping.name.to_string())))?;
+        add(mapping.variable.clone(), secret)?;
+    }
+    Ok(assigned)
+}
+
+/// Whether a selection wants a secret under its own name.
+pub(crate) fn selects(selection: &Selection, name: &SecretName) -> bool {
+    match selection {
+        Selection::All => true,
+        Selection::Only(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
+    }
+}
+
+fn check(variable: &str, secret: &NamedSecret) -> Result<(), LauncherDenial> {
+    let name = secret.name.to_string();
+    if let Some(class) = forbidden(variable) {
+        let (variable, reason) = (variable.to_owned(), class.reason.to_owned());
+        return Err(LauncherDenial::ForbiddenVariable { variable, name, reason });
+    }
+    if secret.value.expose().contains(&0) {
+        return Err(LauncherDenial::NulByte(name));
+    }
+    let bytes = variable.len() + "=".len() + secret.value.expose().len() + "\0".len();
+    if bytes > ENVIRONMENT_STRING_BYTES_MAX {
+        let limit = ENVIRONMENT_STRING_BYTES_MAX as u64;
+        return Err(LauncherDenial::ValueTooLong { name, bytes: bytes as u64, limit });
+    }
+    Ok(())
+}
+
+fn name_of(pair: &[u8]) -> &[u8] {
+    pair.split(|byte| *byte == b'=').next().unwrap_or(pair)
+}
+
+/// One string of an environment, in a buffer of just its size: a grown one leaves pieces of the value behind.
+fn entry(variable: &str, value: &[u8]) -> OsBytes {
+    let mut text = Vec::with_capacity(variable.len() + 1 + value.len());
+    text.extend_from_slice(variable.as_bytes());
+    text.push(b'=');
+    text.extend_from_slice(value);
+    WireSecret::new(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_types::ProfileName;
+    use core_types::pattern::Pattern;
+    use core_types::protocol::launcher::Mapping;
+    use proptest::prelude::*;
+
+    fn named(name: &str, value: &[u8]) -> NamedSecret {
+        NamedSecret { name: SecretName::parse(name).unwrap(), value: WireSecret::new(value.to_vec()) }
+    }
+
+    fn run(environment: &[&str]) -> Run {
+        Run {
+            profiles: vec![ProfileName::parse("work").unwrap(), ProfileName::parse("home").unwrap()],
+            selection: Selection::All,
+            mappings: vec![],
+            prefix: String::new(),
+            arguments: vec![],
+            environment: environment.iter().map(|pair| WireSecret::new(pair.as_bytes().to_vec())).collect(),
+            umask: 0o022,
+            limits: vec![],
+            terminal: false,
+        }
+    }
+
+    fn mapping(variable: &str, name: &str) -> Mapping {
+        Mapping { variable: variable.to_owned(), name: SecretName::parse(name).unwrap() }
+    }
+
+    fn texts(environment: &[OsBytes]) -> Vec<&str> {
+        environment.iter().map(|pair| std::str::from_utf8(pair.expose()).unwrap()).collect()
+    }
+
+    #[test]
+    fn secrets_join_the_callers_environment_and_win_over_it() {
+        let request = run(&["PATH=/bin", "API_KEY=old", "PDS_PROFILE=other", "EMPTY="]);
+        let made = environment(&request, &[named("api-key", b"new"), named("db/pass", b"a=b")]).unwrap();
+        assert_eq!(texts(&made), ["PATH=/bin", "EMPTY=", "API_KEY=new", "DB_PASS=a=b", "PDS_PROFILE=work"]);
+    }
+
+    #[test]
+    fn a_mapping_adds_a_variable_and_a_mapped_secret_outside_the_selection_keeps_no_other() {
+        let mut request = run(&[]);
+        request.selection = Selection::Only(vec![Pattern::parse("api-*").unwrap()]);
+        request.mappings = vec![mapping("PGPASSWORD", "db/pass"), mapping("KEY", "api-key")];
+        let made = environment(&request, &[named("api-key", b"k"), named("db/pass", b"p")]).unwrap();
+        assert_eq!(texts(&made), ["API_KEY=k", "KEY=k", "PGPASSWORD=p", "PDS_PROFILE=work"]);
+        let missing = environment(&request, &[named("api-key", b"k")]).unwrap_err();
+        assert_eq!(missing, LauncherDenial::Secrets(SecretsDenial::NoSuchSecret("db/pass".to_owned())));
+    }
+
+    #[test]
+    fn two_secrets_on_one_variable_are_named() {
+        let denial = environment(&run(&[]), &[named("api-key", b"1"), named("api.key", b"2")]).unwrap_err();
+        assert_eq!(
+            denial,
+            LauncherDenial::Collision {
+                variable: "API_KEY".to_owned(),
+                first: "api-key".to_owned(),
+                second: "api.key".to_owned()
+            }
+        );
+        let mut request = run(&[]);
+        request.mappings = vec![mapping("API_KEY", "other")];
+        let denial = environment(&request, &[named("api-key", b"1"), named("other", b"1")]).unwrap_err();
+        assert!(matches!(denial, LauncherDenial::Collision { .. }));
+    }
+
+    #[test]
+    fn a_variable_that_steers_code_is_refused_however_it_is_made() {
+        let forbidden = |denial| matches!(denial, LauncherDenial::ForbiddenVariable { .. });
+        assert!(forbidden(environment(&run(&[]), &[named("ld-preload", b"x")]).unwrap_err()));
+        let mut request = run(&[]);
+        request.prefix = "LD_".to_owned();
+        assert!(forbidden(environment(&request, &[named("preload", b"x")]).unwrap_err()));
+        let mut request = run(&[]);
+        request.mappings = vec![mapping("bash_env", "ok")];
+        assert!(forbidden(environment(&request, &[named("ok", b"x")]).unwrap_err()));
+    }
+
+    #[test]
+    fn a_prefix_or_mapping_that_is_no_variable_name_is_refused() {
+        for bad in ["A=B", "A-", "9", "A\0"] {
+            let mut request = run(&[]);
+            request.prefix = bad.to_owned();
+            assert_eq!(
+                environment(&request, &[]).unwrap_err(),
+                LauncherDenial::InvalidVariable(bad.to_owned())
+            );
+            let mut request = run(&[]);
+            request.mappings = vec![mapping(bad, "ok")];
+            let denial = environment(&request, &[named("ok", b"x")]).unwrap_err();
+            assert_eq!(denial, LauncherDenial::InvalidVariable(bad.to_owned()));
+        }
+    }
+
+    #[test]
+    fn values_no_environment_can_hold_are_refused_and_the_longest_possible_is_not() {
+        let denial = environment(&run(&[]), &[named("a", b"x\0y")]).unwrap_err();
+        assert_eq!(denial, LauncherDenial::NulByte("a".to_owned()));
+        let longest = vec![b'x'; ENVIRONMENT_STRING_BYTES_MAX - "A=\0".len()];
+        assert!(environment(&run(&[]), &[named("a", &longest)]).is_ok());
+        let denial = environment(&run(&[]), &[named("a", &[longest, vec![b'x']].concat())]).unwrap_err();
+        assert_eq!(
+            denial,
+            LauncherDenial::ValueTooLong { name: "a".to_owned(), bytes: 131_073, limit: 131_072 }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_variable_stands_once_and_every_selected_value_arrives_exactly(
+            inherited in proptest::collection::btree_map("[A-Z_][A-Z0-9_]{0,6}", "[ -~]{0,8}", 0..8),
+            values in proptest::collection::btree_map("[a-z0-9]{1,6}", proptest::collection::vec(1u8..=255, 0..20), 0..8),
+        ) {
+            let pairs: Vec<String> = inherited.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let request = run(&pairs.iter().map(String::as_str).collect::<Vec<_>>());
+            let secrets: Vec<NamedSecret> = values.iter().map(|(name, value)| named(name, value)).collect();
+            let made = match environment(&request, &secrets) {
+                Err(LauncherDenial::ForbiddenVariable { variable, .. }) => {
+                    prop_assert!(forbidden(&variable).is_some());
+                    return Ok(());
+                }
+                made => made.unwrap(),
+            };
+            let mut names: Vec<&[u8]> = made.iter().map(|pair| name_of(pair.expose())).collect();
+            let count = names.len();
+            names.sort_unstable();
+            names.dedup();
+            prop_assert_eq!(names.len(), count);
+            for secret in &secrets {
+                let expected = entry(&variable_name("", &secret.name), secret.value.expose());
+                prop_assert!(made.iter().any(|pair| pair.expose() == expected.expose()));
+            }
+            for pair in pairs {
+                let name = name_of(pair.as_bytes());
+                let taken = secrets.iter().any(|secret| variable_name("", &secret.name).as_bytes() == name);
+                prop_assert!(taken || made.iter().any(|kept| kept.expose() == pair.as_bytes()));
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What the launcher, the monitor and the stage of one child say to each other, and how descriptors travel with it.
+//!
+//! All three are the same executable, so the messages need no versions. A message is its length (4 bytes, little
+//! endian) and its postcard bytes; descriptors travel with the length.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use core_types::protocol::launcher::{OsBytes, ResourceLimit};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// Largest message, in bytes: what a request and a batch of secrets together can be, twice.
+const MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// Most descriptors with one message.
+const DESCRIPTORS_MAX: usize = 4;
+
+/// From the launcher to a monitor. Descriptors: the stage's socket, the control socket and, with `terminal`, the
+/// pseudo-terminal's slave.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MonitorPlan {
+    pub(crate) terminal: bool,
+}
+
+/// From a monitor to the launcher: the stage exists and its plan can be sent, or why not.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum MonitorReport {
+    Ready { pid: u32 },
+    Failed(StepError),
+}
+
+/// From the launcher to a stage. Descriptors: standard input, output and error, and the working directory.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StagePlan {
+    /// The program and its arguments.
+    pub arguments: Vec<OsBytes>,
+    /// Its environment, as `NAME=value`.
+    pub environment: Vec<OsBytes>,
+    /// Its umask.
+    pub umask: u32,
+    /// Its resource limits.
+    pub limits: Vec<ResourceLimit>,
+}
+
+/// From a stage to the launcher. After `Executing` the socket's end says that the program runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum StageReport {
+    Executing,
+    Failed(StepError),
+}
+
+/// What a monitor or a stage was doing when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Step {
+    /// Reading its plan.
+    #[error("reading the plan")]
+    Plan,
+    /// Getting rid of what it inherited.
+    #[error("preparing the process")]
+    Prepare,
+    /// Becoming leader of a session.
+    #[error("opening a session")]
+    Session,
+    /// Making the pseudo-terminal the session's.
+    #[error("taking the terminal")]
+    Terminal,
+    /// Starting the stage.
+    #[error("starting the child's process")]
+    Stage,
+    /// Changing to the caller's directory.
+    #[error("changing to the working directory")]
+    Directory,
+    /// Setting a resource limit.
+    #[error("setting the resource limits")]
+    Limits,
+    /// Executing the program.
+    #[error("executing the command")]
+    Execute,
+}
+
+/// A step and the error of the operating system it ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}: {}", io::Error::from_raw_os_error(*.errno))]
+pub struct StepError {
+    /// What was being done.
+    pub step: Step,
+    /// How it failed (errno(3)).
+    pub errno: i32,
+}
+
+impl StepError {
+    pub(crate) fn new(step: Step, error: impl Into<io::Error>) -> Self {
+        Self { step, errno: error.into().raw_os_error().unwrap_or(Errno::IO.raw_os_error()) }
+    }
+
+    /// Names the step of an error.
+    pub(crate) fn at<E: Into<io::Error>>(step: Step) -> impl FnOnce(E) -> Self {
+        move |error| Self::new(step, error)
+    }
+}
+
+fn malformed() -> io::Error {
+    io::ErrorKind::InvalidData.into()
+}
+
+/// Sends one message with its descriptors. The encoded bytes are wiped afterwards.
+pub(crate) fn send<T: Serialize>(
+    mut socket: &UnixStream,
+    message: &T,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let size = postcard::experimental::serialized_size(message).map_err(|_| malformed())?;
+    if size > MESSAGE_BYTES_MAX {
+        return Err(Errno::TOOBIG.into());
+    }
+    let mut body = Zeroizing::new(vec![0; size]);
+    postcard::to_slice(message, &mut body).map_err(|_| malformed())?;
+    let length = u32::try_from(size).map_err(|_| malformed())?.to_le_bytes();
+
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(malformed());
+    }
+    let length_slice = [IoSlice::new(&length)];
+    let sent = retry_on_intr(|| sendmsg(socket, &length_slice, &mut ancillary, SendFlags::NOSIGNAL))?;
+    socket.write_all(&length[sent..])?;
+    socket.write_all(&body)
+}
+
+/// Receives one message and its descriptors, all close-on-exec.
+pub(crate) fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Result<(T, Vec<OwnedFd>)> {
+    let mut length = [0; 4];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    // A socket with a timeout is interrupted by any signal, whatever its handler says (signal(7)).
+    let first = retry_on_intr(|| {
+        recvmsg(socket, &mut [IoSliceMut::new(&mut length)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    if first.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let descriptors: Vec<OwnedFd> = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+
+    socket.read_exact(&mut length[first.bytes..])?;
+    let size = usize::try_from(u32::from_le_bytes(length)).map_err(|_| malformed())?;
+    if size > MESSAGE_BYTES_MAX {
+        return Err(malformed());
+    }
+    let mut body = Zeroizing::new(vec![0; size]);
+    socket.read_exact(&mut body)?;
+    match postcard::take_from_bytes(&body) {
+        Ok((message, [])) => Ok((message, descriptors)),
+        _ => Err(malformed()),
+    }
+}

@@ -1,0 +1,206 @@
+//! The monitor: leads the session of one child, tells `pds` how the child stops and ends, and does what `pds` asks.
+//!
+//! A session leader whose parent is outside the session gets no SIGTSTP from the kernel (its group is orphaned),
+//! so the command cannot lead; this process leads in its place, as the shell does in a terminal. It never has a
+//! secret: those go to the stage on a socket of its own.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+
+use core_types::protocol::launcher::{ChildCommand, ChildEvent};
+use core_types::protocol::{decode, encode};
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, SendFlags, recv};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, getpgrp, ioctl_tiocsctty, kill_process, kill_process_group, setsid,
+    waitid,
+};
+use rustix::termios::tcsetpgrp;
+
+use crate::handover::{MonitorPlan, MonitorReport, Step, StepError, receive, send};
+use crate::own_process;
+use crate::spawn::{OWN_EXECUTABLE, STAGE_ARGUMENT};
+
+/// Longest [`ChildCommand`] as bytes, and more.
+const COMMAND_BYTES_MAX: usize = 64;
+
+/// The whole life of a monitor.
+#[must_use]
+pub fn run() -> ExitCode {
+    let Ok(launcher) = own_process::prepare() else { return ExitCode::FAILURE };
+    let _ = rustix::thread::set_name(c"pds-monitor");
+    let mut monitor = match Monitor::start(&launcher) {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            let _ = send(&launcher, &MonitorReport::Failed(error), &[]);
+            return ExitCode::FAILURE;
+        }
+    };
+    monitor.obey_waiting_commands();
+    let ready = MonitorReport::Ready { pid: monitor.child.as_raw_nonzero().get().unsigned_abs() };
+    // Without an answer the launcher gives up, the stage sees its socket end, and the loop sees the stage end.
+    let _ = send(&launcher, &ready, &[]);
+    drop(launcher);
+    match monitor.serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// One child that has not been reaped, so its process id is its own.
+struct Monitor {
+    child: Pid,
+    child_changes: SignalFd,
+    /// `None` once `pds` is gone.
+    control: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+}
+
+impl Monitor {
+    /// Opens the session and starts the stage in a process group of its own.
+    fn start(launcher: &UnixStream) -> Result<Self, StepError> {
+        let (plan, descriptors) = receive::<MonitorPlan>(launcher).map_err(StepError::at(Step::Plan))?;
+        let mut descriptors = descriptors.into_iter();
+        let mut next = || descriptors.next().ok_or_else(|| StepError::new(Step::Plan, Errno::BADMSG));
+        let (stage_socket, control) = (next()?, next()?);
+        let terminal = if plan.terminal { Some(next()?) } else { None };
+
+        let child_changes = hold_signals().map_err(StepError::at(Step::Prepare))?;
+        setsid().map_err(StepError::at(Step::Session))?;
+        if let Some(terminal) = &terminal {
+            ioctl_tiocsctty(terminal).map_err(StepError::at(Step::Terminal))?;
+        }
+        let child = start_stage(stage_socket).map_err(StepError::at(Step::Stage))?;
+        Ok(Self { child, child_changes, control: Some(control), terminal })
+    }
+
+    /// Waits for the child's end, doing meanwhile what `pds` asks.
+    fn serve(&mut self) -> io::Result<()> {
+        loop {
+            let (child_changed, asked) = self.wait()?;
+            if child_changed {
+                while self.child_changes.read_signal()?.is_some() {}
+                if let Some(end) = self.report_changes()? {
+                    self.hold_terminal();
+                    self.tell(end);
+                    return Ok(());
+                }
+            }
+            if asked {
+                self.obey();
+            }
+        }
+    }
+
+    /// Blocks until the child changed, or `pds` said something or went.
+    fn wait(&self) -> io::Result<(bool, bool)> {
+        let changes = PollFd::new(&self.child_changes, PollFlags::IN);
+        let control = self.control.as_ref().map(|control| PollFd::new(control, PollFlags::IN));
+        let mut waiting: Vec<PollFd<'_>> = [changes].into_iter().chain(control).collect();
+        retry_on_intr(|| poll(&mut waiting, None))?;
+        let ready = |index: usize| waiting.get(index).is_some_and(|polled| !polled.revents().is_empty());
+        Ok((ready(0), ready(1)))
+    }
+
+    /// Tells of every stop, and gives the child's end if it has ended; it is reaped then.
+    fn report_changes(&self) -> io::Result<Option<ChildEvent>> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        while let Some(status) = retry_on_intr(|| waitid(WaitId::Pid(self.child), options))? {
+            if let Some(signal) = status.stopping_signal() {
+                self.hold_terminal();
+                self.tell(ChildEvent::Stopped(signal));
+            } else if let Some(signal) = status.terminating_signal() {
+                return Ok(Some(ChildEvent::Killed(signal)));
+            } else if let Some(code) = status.exit_status() {
+                return Ok(Some(ChildEvent::Exited(code)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes this process's group the terminal's foreground: a stopped child must not stay there, and what an ended
+    /// one left running would get a SIGHUP with this process's own end.
+    fn hold_terminal(&self) {
+        if let Some(terminal) = &self.terminal {
+            let _ = tcsetpgrp(terminal, getpgrp());
+        }
+    }
+
+    fn tell(&self, event: ChildEvent) {
+        if let (Some(control), Ok(message)) = (&self.control, encode(&event)) {
+            // A `pds` that is gone is noticed where its commands are read.
+            let _ = rustix::net::send(control, &message, SendFlags::NOSIGNAL);
+        }
+    }
+
+    /// Does what `pds` said before the child was started, so that a child can begin in the foreground.
+    fn obey_waiting_commands(&mut self) {
+        while self.obey() {}
+    }
+
+    /// Does the next thing `pds` said; false if there is none.
+    fn obey(&mut self) -> bool {
+        let Some(control) = &self.control else { return false };
+        let mut message = [0; COMMAND_BYTES_MAX];
+        match retry_on_intr(|| recv(control, &mut message, RecvFlags::DONTWAIT)) {
+            Err(Errno::AGAIN) => return false,
+            Ok((length @ 1.., _)) => {
+                if let Some(command) = message.get(..length).and_then(|message| decode(message).ok()) {
+                    self.execute(command);
+                }
+            }
+            // `pds` is gone: what a terminal does to its foreground job when it is closed.
+            Ok((0, _)) | Err(_) => {
+                self.control = None;
+                self.execute(ChildCommand::SignalGroup(Signal::HUP.as_raw()));
+                self.execute(ChildCommand::SignalGroup(Signal::CONT.as_raw()));
+            }
+        }
+        true
+    }
+
+    /// A failure means that the child has just ended (which is noticed next) or may not be signalled (setuid).
+    fn execute(&self, command: ChildCommand) {
+        match command {
+            ChildCommand::Signal(number) => {
+                let _ = Signal::from_named_raw(number).map(|signal| kill_process(self.child, signal));
+            }
+            ChildCommand::SignalGroup(number) => {
+                let _ = Signal::from_named_raw(number).map(|signal| kill_process_group(self.child, signal));
+            }
+            ChildCommand::Continue => {
+                if let Some(terminal) = &self.terminal {
+                    let _ = tcsetpgrp(terminal, self.child);
+                }
+                let _ = kill_process_group(self.child, Signal::CONT);
+            }
+        }
+    }
+}
+
+/// Blocks all signals, so that this process lives just as long as its child (SIGHUP of a closed terminal) and may
+/// hand the terminal on from the background (SIGTTOU), and opens the queue of SIGCHLD.
+fn hold_signals() -> nix::Result<SignalFd> {
+    SigSet::all().thread_block()?;
+    let mut changes = SigSet::empty();
+    changes.add(nix::sys::signal::Signal::SIGCHLD);
+    SignalFd::with_flags(&changes, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+/// Starts the stage. It inherits the blocked signals, so that none strikes before it is ready for it.
+fn start_stage(socket: OwnedFd) -> io::Result<Pid> {
+    let stage = Command::new(OWN_EXECUTABLE)
+        .arg0(env!("CARGO_PKG_NAME"))
+        .arg(STAGE_ARGUMENT)
+        .process_group(0)
+        .stdin(socket)
+        .stdout(Stdio::null())
+        .spawn()?;
+    i32::try_from(stage.id()).ok().and_then(Pid::from_raw).ok_or_else(|| Errno::RANGE.into())
+}

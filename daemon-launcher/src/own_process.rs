@@ -1,0 +1,37 @@
+//! What a monitor and a stage do to themselves before anything else.
+
+use std::io;
+use std::os::fd::{AsFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+use crate::handover::{Step, StepError};
+
+/// Makes the process unreadable for others, drops every descriptor but 0 to 2, and takes the socket to the
+/// launcher from standard input.
+///
+/// # Errors
+/// The kernel refused one of these steps.
+pub(crate) fn prepare() -> Result<UnixStream, StepError> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(StepError::at(Step::Prepare))?;
+    close_inherited().map_err(StepError::at(Step::Prepare))?;
+    // A duplicate above 2, because executing the command replaces 0 while the socket must still report a failure.
+    let socket = io::stdin().as_fd().try_clone_to_owned().map_err(StepError::at(Step::Prepare))?;
+    Ok(UnixStream::from(socket))
+}
+
+/// Closes what the launcher may have inherited from whoever started it and would hand on.
+fn close_inherited() -> io::Result<()> {
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        match nix::unistd::close(descriptor) {
+            // The descriptor that the listing itself used.
+            Ok(()) | Err(nix::errno::Errno::EBADF) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! One request: what is selected is fetched, put into an environment, handed to a new child, and forgotten.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use core_daemon::{Answer, Caller, Context, Serve, answer};
+use core_ipc::{CallError, CallOptions};
+use core_types::limits::{ARGUMENTS_MAX, SELECTION_MAX};
+use core_types::protocol::launcher::{
+    LauncherDenial, LauncherRequest, LauncherService, OsBytes, RUN_DESCRIPTORS, Run, Started,
+};
+use core_types::protocol::profile::{Operation, Outcome, Requester, SecretOperationAudit};
+use core_types::protocol::secrets::{GetBatch, List, NamedSecret, SecretsDenial, Selection};
+use core_types::protocol::{Call, DenialOf};
+use core_types::{ProfileName, SecretName};
+
+use crate::batches;
+use crate::environment::environment;
+use crate::handover::StagePlan;
+use crate::spawn::{self, Child, OWN_EXECUTABLE};
+
+/// Most resource limits of a request; the kernel knows 16.
+const LIMITS_MAX: usize = 32;
+/// Longest program name in the audit log, in characters.
+const SUBJECT_CHARACTERS_MAX: usize = 256;
+
+/// The starter of programs.
+pub struct Launcher {
+    context: Context,
+}
+
+impl Launcher {
+    /// Makes the service.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+impl Serve for Launcher {
+    type Service = LauncherService;
+
+    async fn handle(&self, request: LauncherRequest, caller: Caller) -> Answer {
+        match request {
+            LauncherRequest::Run(run) => {
+                let requester = Requester::from(&caller.sender);
+                let result = self.run(&run, caller).await;
+                self.record(&run, requester, &result);
+                answer(&run, result)
+            }
+        }
+    }
+}
+
+impl Launcher {
+    /// Starts the program of a request, or says why it was not started.
+    async fn run(&self, run: &Run, caller: Caller) -> Result<Started, LauncherDenial> {
+        only_the_command_line(&caller)?;
+        check(run)?;
+        let [input, output, error, directory, control] = descriptors(caller.descriptors)?;
+        let secrets = self.fetch(run, caller.deadline).await?;
+        let environment = environment(run, &secrets)?;
+        drop(secrets);
+        let plan = StagePlan {
+            arguments: run.arguments.clone(),
+            environment,
+            umask: run.umask,
+            limits: run.limits.clone(),
+        };
+        let streams = [input, output, error];
+        let child = Child { plan, streams, directory, control, terminal: run.terminal };
+        let pid = spawn::start(Path::new(OWN_EXECUTABLE), child, caller.deadline).await?;
+        Ok(Started { pid })
+    }
+
+    /// Reads everything the request selects: all of it, or nothing.
+    async fn fetch(&self, run: &Run, deadline: Instant) -> Result<Vec<NamedSecret>, LauncherDenial> {
+        let mut secrets = Vec::new();
+        for batch in self.batches(run, deadline).await? {
+            if !matches!(&batch.selection, Selection::Only(patterns) if patterns.is_empty()) {
+                secrets.append(&mut self.ask(&batch, deadline).await?);
+            }
+        }
+        Ok(secrets)
+    }
+
+    async fn batches(&self, run: &Run, deadline: Instant) -> Result<Vec<GetBatch>, LauncherDenial> {
+        match &run.profiles[..] {
+            [] => Err(LauncherDenial::Invalid("no profile".to_owned())),
+            [profile] => Ok(vec![batches::single(profile, run)]),
+            several => {
+                let mut listings = Vec::new();
+                for profile in several {
+                    listings.push((profile.clone(), self.names(profile, deadline).await?));
+                }
+                batches::divided(&listings, run)
+            }
+        }
+    }
+
+    /// All names of a profile.
+    async fn names(
+        &self,
+        profile: &ProfileName,
+        deadline: Instant,
+    ) -> Result<Vec<SecretName>, LauncherDenial> {
+        let mut list = List { profile: profile.clone(), pattern: None, after: None };
+        let mut names = Vec::new();
+        loop {
+            let page = self.ask(&list, deadline).await?;
+            names.extend(page.entries.into_iter().map(|entry| entry.name));
+            match names.last() {
+                Some(last) if page.more => list.after = Some(last.clone()),
+                _ => return Ok(names),
+            }
+        }
+    }
+
+    /// Asks `daemon-secrets` within what is left of the caller's time.
+    async fn ask<C>(&self, call: &C, deadline: Instant) -> Result<C::Reply, LauncherDenial>
+    where
+        C: Call,
+        DenialOf<C>: Into<SecretsDenial>,
+    {
+        let options = CallOptions {
+            deadline: deadline.saturating_duration_since(Instant::now()),
+            descriptors: Vec::new(),
+        };
+        self.context.bus.call_with(call, options).await.map_err(|error| match error {
+            CallError::Denied(denial) => LauncherDenial::Secrets(denial.into()),
+            other => LauncherDenial::SecretsUnreachable(other.to_string()),
+        })
+    }
+
+    /// Records the attempt; what it read is in the entries of `daemon-secrets`.
+    fn record(&self, run: &Run, requester: Requester, result: &Result<Started, LauncherDenial>) {
+        let entry = SecretOperationAudit {
+            unix_ms: unix_ms(SystemTime::now()),
+            operation: Operation::Run,
+            profile: run.profiles.first().cloned(),
+            subject: run.arguments.first().map(subject),
+            requester,
+            outcome: match result {
+                Ok(_) => Outcome::Done,
+                Err(denial) => Outcome::Failed { reason: denial.to_string() },
+            },
+        };
+        if let Err(error) = self.context.audit.record(entry) {
+            tracing::error!(%error, "a run was not recorded");
+        }
+    }
+}
+
+/// Refuses requests of other daemons: a program they start would get what the launcher may read, not what they may.
+fn only_the_command_line(caller: &Caller) -> Result<(), LauncherDenial> {
+    match &caller.sender.name {
+        None => Ok(()),
+        Some(name) => {
+            Err(LauncherDenial::Secrets(SecretsDenial::Identity { requester: name.as_str().to_owned() }))
+        }
+    }
+}
+
+/// Refuses what no honest `pds` sends.
+fn check(run: &Run) -> Result<(), LauncherDenial> {
+    let invalid = |reason: &str| Err(LauncherDenial::Invalid(reason.to_owned()));
+    let has_nul = |text: &OsBytes| text.expose().contains(&0);
+    if run.arguments.is_empty() {
+        return invalid("no command");
+    }
+    if run.arguments.len() > ARGUMENTS_MAX || run.environment.len() > ARGUMENTS_MAX {
+        return invalid("too many arguments or variables");
+    }
+    if run.mappings.len() > SELECTION_MAX || run.limits.len() > LIMITS_MAX {
+        return invalid("too many mappings or limits");
+    }
+    if run.arguments.iter().chain(&run.environment).any(has_nul) {
+        return invalid("an argument or variable with a NUL byte");
+    }
+    Ok(())
+}
+
+fn descriptors(descriptors: Vec<OwnedFd>) -> Result<[OwnedFd; RUN_DESCRIPTORS], LauncherDenial> {
+    let count = descriptors.len();
+    descriptors
+        .try_into()
+        .map_err(|_| LauncherDenial::Invalid(format!("{count} descriptors instead of {RUN_DESCRIPTORS}")))
+}
+
+/// A program as the audit log names it.
+fn subject(program: &OsBytes) -> String {
+    String::from_utf8_lossy(program.expose()).chars().take(SUBJECT_CHARACTERS_MAX).collect()
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_types::header::Sender;
+    use core_types::{DaemonName, WireSecret};
+
+    fn run(arguments: &[&[u8]]) -> Run {
+        Run {
+            profiles: vec![],
+            selection: Selection::All,
+            mappings: vec![],
+            prefix: String::new(),
+            arguments: arguments.iter().map(|text| WireSecret::new(text.to_vec())).collect(),
+            environment: vec![],
+            umask: 0,
+            limits: vec![],
+            terminal: false,
+        }
+    }
+
+    fn caller(name: Option<&str>) -> Caller {
+        let sender = Sender {
+            name: name.map(|name| DaemonName::parse(name).unwrap()),
+            connection: 1,
+            uid: 0,
+            gid: 0,
+            pid: None,
+            executable: None,
+            unit: None,
+        };
+        Caller { sender, descriptors: vec![], deadline: Instant::now() }
+    }
+
+    #[test]
+    fn only_a_client_without_a_name_may_start_programs() {
+        assert_eq!(only_the_command_line(&caller(None)), Ok(()));
+        let denial = LauncherDenial::Secrets(SecretsDenial::Identity { requester: "backup".to_owned() });
+        assert_eq!(only_the_command_line(&caller(Some("backup"))), Err(denial));
+    }
+
+    #[test]
+    fn requests_that_cannot_be_executed_are_refused_before_anything_is_read() {
+        assert_eq!(check(&run(&[b"true"])), Ok(()));
+        let bad: [&[&[u8]]; 3] = [&[], &[b"a\0b"], &[b"a", b"\0"]];
+        for arguments in bad {
+            assert!(matches!(check(&run(arguments)), Err(LauncherDenial::Invalid(_))));
+        }
+        assert!(matches!(descriptors(vec![]), Err(LauncherDenial::Invalid(_))));
+    }
+
+    #[test]
+    fn a_program_is_named_in_the_log_at_bounded_length() {
+        assert_eq!(subject(&WireSecret::new(b"/bin/\xffx".to_vec())), "/bin/\u{fffd}x");
+        assert_eq!(subject(&WireSecret::new(vec![b'x'; 10_000])).len(), SUBJECT_CHARACTERS_MAX);
+    }
+}

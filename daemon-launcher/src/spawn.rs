@@ -1,0 +1,151 @@
+//! Starting one child: the only place of the launcher that makes processes.
+//!
+//! ```text
+//! launcher --starts--> monitor (setsid) --starts--> stage (own process group) --executes--> command
+//!    |  plan without secrets -->|                      |
+//!    |  plan with secrets, streams, directory -------->|
+//!                              monitor <--control--> pds
+//! ```
+//! No stage does anything before its plan comes, and the launcher sends it only when the monitor is ready.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use core_types::protocol::launcher::LauncherDenial;
+use rustix::io::Errno;
+
+use crate::handover::{MonitorPlan, MonitorReport, StagePlan, StageReport, Step, StepError, receive, send};
+
+/// This process's own executable, the very file, even if its path leads to a newer one by now (proc(5)).
+pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
+/// The argument that makes the executable a monitor.
+pub const MONITOR_ARGUMENT: &str = "--monitor";
+/// The argument that makes the executable a stage.
+pub const STAGE_ARGUMENT: &str = "--stage";
+
+/// A program ready to be started.
+#[derive(Debug)]
+pub struct Child {
+    /// What the stage is told.
+    pub plan: StagePlan,
+    /// Its standard input, output and error.
+    pub streams: [OwnedFd; 3],
+    /// Its working directory.
+    pub directory: OwnedFd,
+    /// Where its monitor speaks with `pds`.
+    pub control: OwnedFd,
+    /// Whether one of the streams is a pseudo-terminal that shall control it.
+    pub terminal: bool,
+}
+
+/// Why a child was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The monitor's process could not be made.
+    #[error("starting the monitor: {0}")]
+    Monitor(#[source] io::Error),
+    /// The monitor or the stage did not answer, in time or at all.
+    #[error("handing over to the child's process: {0}")]
+    HandOver(#[source] io::Error),
+    /// The monitor or the stage could not do its part.
+    #[error("{0}")]
+    Step(#[from] StepError),
+    /// None of the three streams is a terminal.
+    #[error("a terminal was announced, and none of the three streams is one")]
+    NoTerminal,
+}
+
+/// Starts a child; once this has returned, nothing of its plan is in this process's memory.
+///
+/// `executable` is the launcher's own. Must be called within a tokio runtime, which reaps the monitor.
+///
+/// # Errors
+/// Anything but the command's being executed. The command then never runs.
+pub async fn start(executable: &Path, child: Child, deadline: Instant) -> Result<u32, SpawnError> {
+    let (launcher_end, monitor_end) = UnixStream::pair().map_err(SpawnError::Monitor)?;
+    let mut monitor = tokio::process::Command::new(executable)
+        .arg0(env!("CARGO_PKG_NAME"))
+        .arg(MONITOR_ARGUMENT)
+        .env_clear()
+        .stdin(OwnedFd::from(monitor_end))
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(SpawnError::Monitor)?;
+    let handed_over = tokio::task::spawn_blocking(move || hand_over(&launcher_end, child, deadline)).await;
+    tokio::spawn(async move { monitor.wait().await });
+    handed_over.map_err(|error| SpawnError::HandOver(error.into()))?
+}
+
+/// Gives monitor and stage their plans and waits until the command is executed. Both end by themselves when this
+/// process drops its ends of their sockets.
+fn hand_over(monitor: &UnixStream, child: Child, deadline: Instant) -> Result<u32, SpawnError> {
+    let (stage, stage_end) = UnixStream::pair().map_err(SpawnError::HandOver)?;
+    for socket in [monitor, &stage] {
+        limit_waiting(socket, deadline).map_err(SpawnError::HandOver)?;
+    }
+    send_monitor_plan(monitor, &child, stage_end)?;
+    let pid = match receive(monitor).map_err(SpawnError::HandOver)?.0 {
+        MonitorReport::Ready { pid } => pid,
+        MonitorReport::Failed(error) => return Err(error.into()),
+    };
+    let [input, output, error] = &child.streams;
+    let descriptors = [input.as_fd(), output.as_fd(), error.as_fd(), child.directory.as_fd()];
+    send(&stage, &child.plan, &descriptors).map_err(SpawnError::HandOver)?;
+    drop(child);
+    wait_for_execution(&stage)?;
+    Ok(pid)
+}
+
+/// Sends the monitor its plan. `stage_end` is dropped, so that the stage alone holds that end of its socket.
+fn send_monitor_plan(monitor: &UnixStream, child: &Child, stage_end: UnixStream) -> Result<(), SpawnError> {
+    let mut descriptors: Vec<BorrowedFd<'_>> = vec![stage_end.as_fd(), child.control.as_fd()];
+    if child.terminal {
+        let terminal = child.streams.iter().find(|stream| rustix::termios::isatty(stream));
+        descriptors.push(terminal.ok_or(SpawnError::NoTerminal)?.as_fd());
+    }
+    send(monitor, &MonitorPlan { terminal: child.terminal }, &descriptors).map_err(SpawnError::HandOver)
+}
+
+/// Waits for the stage to say that it executes the command, and for its close-on-exec socket to end without more.
+fn wait_for_execution(stage: &UnixStream) -> Result<(), SpawnError> {
+    let mut executing = false;
+    loop {
+        match receive(stage) {
+            Ok((StageReport::Executing, _)) => executing = true,
+            Ok((StageReport::Failed(error), _)) => return Err(error.into()),
+            Err(error) if executing && error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(SpawnError::HandOver(error)),
+        }
+    }
+}
+
+/// Lets no read or write of the socket last beyond the deadline.
+fn limit_waiting(socket: &UnixStream, deadline: Instant) -> io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    socket.set_read_timeout(Some(left))?;
+    socket.set_write_timeout(Some(left))
+}
+
+/// What the asker is told, by the codes of a shell: 127 for a command that is not there, 126 for one that cannot be
+/// executed, 125 for everything else.
+impl From<SpawnError> for LauncherDenial {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::Step(StepError { step: Step::Execute, errno }) => {
+                let reason = io::Error::from_raw_os_error(errno).to_string();
+                match Errno::from_raw_os_error(errno) {
+                    Errno::NOENT => Self::NotFound,
+                    Errno::TOOBIG | Errno::NOMEM | Errno::AGAIN | Errno::NFILE | Errno::MFILE => {
+                        Self::Spawn(reason)
+                    }
+                    _ => Self::NotExecutable(reason),
+                }
+            }
+            other => Self::Spawn(other.to_string()),
+        }
+    }
+}

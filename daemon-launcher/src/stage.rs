@@ -1,0 +1,145 @@
+//! The stage: the process that becomes the command. It gets the secrets straight from the launcher, gives itself
+//! the caller's umask, limits, directory and streams, and executes.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use core_types::protocol::launcher::{OsBytes, ResourceLimit};
+use nix::sys::signal::SigSet;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, fchdir, getrlimit, setrlimit, umask};
+
+use crate::handover::{StagePlan, StageReport, Step, StepError, receive, send};
+use crate::own_process;
+
+/// All limits there are (getrlimit(2)).
+const RESOURCES: [Resource; 16] = [
+    Resource::Cpu,
+    Resource::Fsize,
+    Resource::Data,
+    Resource::Stack,
+    Resource::Core,
+    Resource::Rss,
+    Resource::Nproc,
+    Resource::Nofile,
+    Resource::Memlock,
+    Resource::As,
+    Resource::Locks,
+    Resource::Sigpending,
+    Resource::Msgqueue,
+    Resource::Nice,
+    Resource::Rtprio,
+    Resource::Rttime,
+];
+
+/// The whole life of a stage. It returns only if the command could not be executed.
+#[must_use]
+pub fn run() -> ExitCode {
+    if let Ok(socket) = own_process::prepare() {
+        let error = become_command(&socket);
+        // If this fails too, the launcher sees the end of a socket that never said `Executing`.
+        let _ = send(&socket, &StageReport::Failed(error), &[]);
+    }
+    ExitCode::FAILURE
+}
+
+/// Executes the command the plan names, or says what went wrong.
+fn become_command(socket: &UnixStream) -> StepError {
+    match prepare_command(socket) {
+        Err(error) => error,
+        Ok(mut command) => StepError::new(Step::Execute, command.exec()),
+    }
+}
+
+fn prepare_command(socket: &UnixStream) -> Result<Command, StepError> {
+    let (plan, descriptors) = receive::<StagePlan>(socket).map_err(StepError::at(Step::Plan))?;
+    let [input, output, error, directory] =
+        <[OwnedFd; 4]>::try_from(descriptors).map_err(|_| StepError::new(Step::Plan, Errno::BADMSG))?;
+    let (program, arguments) =
+        plan.arguments.split_first().ok_or_else(|| StepError::new(Step::Plan, Errno::INVAL))?;
+
+    let mut command = Command::new(os_str(program));
+    command.args(arguments.iter().map(os_str)).env_clear().envs(plan.environment.iter().map(variable));
+    command.stdin(input).stdout(output).stderr(error);
+
+    fchdir(&directory).map_err(StepError::at(Step::Directory))?;
+    umask(Mode::from_bits_truncate(plan.umask));
+    // The monitor started this process with all signals blocked; one that came meanwhile strikes here.
+    SigSet::empty().thread_set_mask().map_err(StepError::at(Step::Prepare))?;
+    send(socket, &StageReport::Executing, &[]).map_err(StepError::at(Step::Plan))?;
+    // Last, because a low limit on memory or descriptors would hit this process too.
+    set_limits(&plan.limits).map_err(StepError::at(Step::Limits))?;
+    Ok(command)
+}
+
+fn os_str(bytes: &OsBytes) -> &OsStr {
+    OsStr::from_bytes(bytes.expose())
+}
+
+/// Splits `NAME=value`. The first byte belongs to the name even if it is `=`, as it does in the C library.
+fn variable(pair: &OsBytes) -> (OsString, OsString) {
+    let pair = pair.expose();
+    let end = pair.iter().skip(1).position(|byte| *byte == b'=').map_or(pair.len(), |position| position + 1);
+    let value = pair.get(end + 1..).unwrap_or_default();
+    (OsString::from_vec(pair[..end].to_vec()), OsString::from_vec(value.to_vec()))
+}
+
+/// Sets the caller's limits; a ceiling that this process may not raise stays where it is.
+fn set_limits(limits: &[ResourceLimit]) -> Result<(), Errno> {
+    for resource in RESOURCES {
+        if let Some(limit) = limits.iter().find(|limit| limit.resource == resource as u32) {
+            let wanted = Rlimit { current: limit.soft, maximum: limit.hard };
+            match setrlimit(resource, wanted) {
+                Err(Errno::PERM) => setrlimit(resource, lowered(wanted, getrlimit(resource).maximum))?,
+                done => done?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The limits nearest to `wanted` under a ceiling; `None` is "unlimited".
+fn lowered(wanted: Rlimit, ceiling: Option<u64>) -> Rlimit {
+    let least = |one: Option<u64>, other: Option<u64>| match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+    let maximum = least(wanted.maximum, ceiling);
+    Rlimit { current: least(wanted.current, maximum), maximum }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_types::WireSecret;
+
+    #[test]
+    fn a_ceiling_lowers_what_is_above_it_and_nothing_else() {
+        let limits = |current, maximum| Rlimit { current, maximum };
+        for (wanted, ceiling, expected) in [
+            (limits(Some(5), Some(9)), Some(7), limits(Some(5), Some(7))),
+            (limits(Some(8), Some(9)), Some(7), limits(Some(7), Some(7))),
+            (limits(None, None), Some(7), limits(Some(7), Some(7))),
+            (limits(Some(5), Some(6)), Some(7), limits(Some(5), Some(6))),
+            (limits(None, None), None, limits(None, None)),
+        ] {
+            let found = lowered(wanted, ceiling);
+            assert_eq!((found.current, found.maximum), (expected.current, expected.maximum));
+        }
+    }
+
+    #[test]
+    fn a_variable_is_split_at_the_first_equals_sign_after_its_first_byte() {
+        for (pair, name, value) in
+            [("A=b=c", "A", "b=c"), ("A=", "A", ""), ("A", "A", ""), ("=A=b", "=A", "b"), ("", "", "")]
+        {
+            let split = variable(&WireSecret::new(pair.as_bytes().to_vec()));
+            assert_eq!(split, (OsString::from(name), OsString::from(value)), "{pair}");
+        }
+    }
+}
