@@ -1,2 +1,37 @@
-//! Being written.
-fn main() {}
+//! The `pds` binary: closes the process to onlookers, reads the command line, runs one command.
+
+mod args;
+mod commands;
+mod error;
+mod input;
+mod output;
+mod prompt;
+mod session;
+mod start;
+mod stop;
+mod terminal;
+
+use std::process::ExitCode;
+
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes whatever is freed: values pass through buffers of libraries too.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
+
+fn main() -> ExitCode {
+    if let Err(failure) = refuse_dumps() {
+        return failure.report(None, None, &output::Messages::plain());
+    }
+    match args::parse(std::env::args_os()) {
+        Ok(args) => commands::run(args),
+        Err(usage) => usage.report(),
+    }
+}
+
+/// Makes the process unreadable to the user's other processes, and keeps it from leaving a core file (prctl(2)
+/// `PR_SET_DUMPABLE`: no dump is written at all then, so the core limit stays as the child of `pds run` shall see it).
+fn refuse_dumps() -> Result<(), error::Failure> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|errno| error::Failure::Hardening(errno.into()))
+}

@@ -289,13 +289,13 @@ mod tests {
     async fn entries_keep_the_order_in_which_they_came() {
         let (_home, _, audit) = audit(usize::MAX);
         let mut tasks = tokio::task::JoinSet::new();
-        for first in 0..50 {
+        for first in 0..400 {
             let audit = audit.clone();
             tasks.spawn(async move { audit.record(SECRETS, record(first, 1)).await.unwrap() });
         }
         tasks.join_all().await;
-        let lines = audit.tail(&AuditTail { count: 100, after: None }).await.unwrap();
-        assert_eq!(lines.len(), 50, "none was taken for one that was there before");
+        let lines = audit.tail(&AuditTail { count: 1_000, after: None }).await.unwrap();
+        assert_eq!(lines.len(), 400, "none was taken for one that was there before");
         for (number, line) in lines.iter().enumerate() {
             assert!(line.json.contains(&format!("\"name-{number}\"")), "{}", line.json);
         }

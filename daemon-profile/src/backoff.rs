@@ -143,6 +143,15 @@ mod tests {
     }
 
     #[test]
+    fn no_count_in_the_file_makes_the_wait_longer_than_ten_seconds() {
+        let file = r#"{"version":1,"others":4294967295,"wrong":{"work":4294967295}}"#;
+        let mut backoff = Backoff::from_bytes(file.as_bytes()).unwrap();
+        for name in ["work", "home", "work"] {
+            assert_eq!(backoff.begin(&profile(name)), 10_000);
+        }
+    }
+
+    #[test]
     fn an_attempt_without_an_end_was_wrong_and_a_restart_forgives_none() {
         let (mut backoff, work) = (Backoff::new(), profile("work"));
         for _ in 0..3 {

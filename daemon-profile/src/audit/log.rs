@@ -357,7 +357,8 @@ mod tests {
             assert_eq!(log(&folder).record(SECRETS, &record(0, 3)).written, 3);
             fs::read(file(&folder)).unwrap()
         };
-        let near_line_end = |free: &usize| batch[free.saturating_sub(2)..(free + 2).min(batch.len())].contains(&b'\n');
+        let near_line_end =
+            |free: &usize| batch[free.saturating_sub(2)..(free + 2).min(batch.len())].contains(&b'\n');
         for free in (0..batch.len()).filter(|free| free % 17 == 0 || near_line_end(free)) {
             let (_home, folder) = folder();
             let disk = SmallDisk::with(free);
@@ -403,6 +404,20 @@ mod tests {
         assert_eq!(log.record(SECRETS, &record(3, 1)).written, 1);
         assert_eq!(read::tail(&folder, 9, None).unwrap()[0].sequence, 4);
         assert_eq!(read::verify(&folder, log.end()).unwrap().fault.unwrap().sequence, 1);
+    }
+
+    #[test]
+    fn a_log_that_was_put_back_to_an_earlier_state_in_use_goes_on_with_its_numbers() {
+        let (_home, folder) = folder();
+        let mut log = log(&folder);
+        assert_eq!(log.record(SECRETS, &record(0, 2)).written, 2);
+        let earlier = fs::read(file(&folder)).unwrap();
+        assert_eq!(log.record(SECRETS, &record(2, 2)).written, 2);
+        fs::remove_file(file(&folder)).unwrap();
+        fs::write(file(&folder), earlier).unwrap();
+        assert_eq!(log.record(SECRETS, &record(4, 1)).written, 1);
+        assert_eq!(read::tail(&folder, 1, None).unwrap()[0].sequence, 5);
+        assert_eq!(read::verify(&folder, log.end()).unwrap().fault.unwrap().sequence, 3);
     }
 
     #[test]

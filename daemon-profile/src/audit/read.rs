@@ -102,6 +102,7 @@ pub(crate) fn verify(folder: &Path, end: End) -> Result<AuditReport, LogError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
     use tempfile::TempDir;
@@ -179,6 +180,16 @@ mod tests {
         assert_eq!(verify(&folder, end()).unwrap().fault.unwrap().sequence, 21);
         fs::remove_file(folder.join("000001.jsonl")).unwrap();
         assert_eq!(verify(&folder, end()).unwrap().fault.unwrap().sequence, 1);
+    }
+
+    #[test]
+    fn a_segment_that_others_can_change_is_not_trusted() {
+        let (_home, folder) = two_segments();
+        let path = folder.join("000001.jsonl");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+        for error in [verify(&folder, end()).unwrap_err(), tail(&folder, 30, None).unwrap_err()] {
+            assert!(error.to_string().contains("000001.jsonl"), "{error}");
+        }
     }
 
     #[test]

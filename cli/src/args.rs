@@ -1,0 +1,397 @@
+//! What may stand on the command line, and nothing of what it does.
+
+use std::ffi::OsString;
+use std::mem::ManuallyDrop;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX};
+use core_types::pattern::Pattern;
+use core_types::protocol::launcher::Mapping;
+use core_types::{ProfileName, SecretName};
+
+use crate::error::Usage;
+
+/// Keeps secrets in encrypted vaults and hands them to exactly the program that needs them.
+#[derive(Debug, Parser)]
+#[command(name = "pds", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done                      6  rate limited
+  1  something else failed     7  no daemon, or no answer in time
+  2  wrong usage               8  wrong password
+  3  the profile is locked     9  the vault or the audit log is damaged
+  4  no such secret, profile  10  it exists already
+  5  denied by a rule
+pds run: the command's own, 128+n when signal n ended it, 125 not started,
+  126 not executable, 127 not found";
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Profile to use [default: PDS_PROFILE, then `default_profile` of the configuration, then "default"]
+    #[arg(short, long = "profile", value_name = "NAME", global = true)]
+    pub(crate) profiles: Vec<ProfileName>,
+    /// Print data as one JSON object
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more of what is done
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// When to use colour
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", global = true)]
+    pub(crate) color: Colour,
+    /// Longest time to wait for an answer
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, global = true)]
+    pub(crate) timeout: Option<Duration>,
+    /// Do not start the daemons when they are not running
+    #[arg(long, env = "PDS_NO_START", hide_env_values = true, value_parser = FalseyValueParser::new(), global = true)]
+    pub(crate) no_start: bool,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a vault; its profile is unlocked afterwards
+    Init(PasswordOptions),
+    /// Make the secrets of a profile readable
+    Unlock(PasswordOptions),
+    /// Forget the keys of a profile (with -p) or of all profiles
+    Lock,
+    /// Show profiles, their lock state, and the daemons
+    Status,
+    /// Store a secret: standard input byte for byte, or what is typed at a hidden prompt
+    Set(SetOptions),
+    /// Write the value of a secret to standard output
+    Get {
+        /// Name of the secret
+        name: String,
+    },
+    /// List names of secrets, never values
+    List {
+        /// Only names that match; `*` stands for any characters
+        #[arg(value_parser = pattern)]
+        pattern: Option<Pattern>,
+        /// Add the times of the first and the last change
+        #[arg(long)]
+        long: bool,
+    },
+    /// Remove secrets
+    Rm {
+        /// Names of the secrets
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Run a command with secrets in its environment
+    Run(RunOptions),
+    /// Change the password of a profile
+    Passwd {
+        #[command(flatten)]
+        old: PasswordOptions,
+        #[command(flatten)]
+        new: NewPasswordOptions,
+    },
+    /// Profiles
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The daemons, where systemd does not run them
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
+}
+
+/// Where a password comes from, when not from the terminal.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct PasswordOptions {
+    /// Read the password (of `passwd`: the one it has) from this descriptor
+    #[arg(long = "password-fd", value_name = "N", conflicts_with = "file")]
+    pub(crate) descriptor: Option<u32>,
+    /// Read the password from this file (`-` is standard input)
+    #[arg(long = "password-file", value_name = "F")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Where the new password of `pds passwd` comes from, when not from the terminal.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct NewPasswordOptions {
+    /// Read the new password from this descriptor
+    #[arg(long = "new-password-fd", value_name = "N", conflicts_with = "new_file")]
+    new_descriptor: Option<u32>,
+    /// Read the new password from this file (`-` is standard input)
+    #[arg(long = "new-password-file", value_name = "F")]
+    new_file: Option<PathBuf>,
+}
+
+impl NewPasswordOptions {
+    /// The same as a source of any password.
+    pub(crate) fn source(&self) -> PasswordOptions {
+        PasswordOptions { descriptor: self.new_descriptor, file: self.new_file.clone() }
+    }
+}
+
+/// Options of `pds set`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetOptions {
+    /// Name of the secret
+    pub(crate) name: String,
+    /// Read the value from this file (`-` is standard input)
+    #[arg(long, value_name = "F")]
+    pub(crate) file: Option<PathBuf>,
+    /// Remove one line feed from the end of the value
+    #[arg(long)]
+    pub(crate) trim: bool,
+}
+
+/// Options of `pds run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunOptions {
+    /// Only these secrets, with commas between; `*` stands for any characters
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = pattern)]
+    pub(crate) only: Vec<Pattern>,
+    /// Put the secret NAME into the variable VAR, besides
+    #[arg(long = "env", value_name = "VAR=NAME", value_parser = mapping)]
+    pub(crate) mappings: Vec<Mapping>,
+    /// Put this before each variable made from a name
+    #[arg(long, value_name = "X", default_value = "")]
+    pub(crate) prefix: String,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Commands over profiles.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// List the profiles and their lock state
+    List,
+}
+
+/// Commands over the audit log.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Show the last entries
+    Tail {
+        /// How many
+        #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10, value_parser = lines_range())]
+        count: u32,
+        /// Go on with new entries as they are written
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Check that no entry was changed, removed or put in
+    Verify,
+}
+
+/// Commands over the daemons.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Start them
+    Start,
+    /// End them; all profiles are locked then
+    Stop,
+    /// End and start them; all profiles are locked then
+    Restart,
+    /// Show what they logged
+    Logs {
+        /// Only the last N lines
+        #[arg(short = 'n', long = "lines", value_name = "N")]
+        count: Option<usize>,
+        /// Go on with new lines as they are written
+        #[arg(short, long)]
+        follow: bool,
+    },
+}
+
+fn lines_range() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(0..=i64::try_from(AUDIT_PAGE_MAX).unwrap_or(i64::MAX))
+}
+
+/// Why an option's value cannot be used; the value itself is not repeated, it may hold anything.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum ValueError {
+    #[error("it is not a number of seconds above 0 and up to {}", DEADLINE_MS_MAX / 1000)]
+    Seconds,
+    #[error("it is not of the form VAR=NAME")]
+    NoEquals,
+    #[error("what follows '=' is not a secret name: {0}")]
+    Name(#[from] core_types::NameError),
+}
+
+fn seconds(text: &str) -> Result<Duration, ValueError> {
+    let longest = Duration::from_millis(u64::from(DEADLINE_MS_MAX));
+    let duration = text
+        .parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or(ValueError::Seconds)?;
+    if duration.as_millis() > 0 && duration <= longest { Ok(duration) } else { Err(ValueError::Seconds) }
+}
+
+fn pattern(text: &str) -> Result<Pattern, core_types::NameError> {
+    Pattern::parse(text)
+}
+
+fn mapping(text: &str) -> Result<Mapping, ValueError> {
+    let (variable, name) = text.split_once('=').ok_or(ValueError::NoEquals)?;
+    Ok(Mapping { variable: variable.to_owned(), name: SecretName::parse(name)? })
+}
+
+/// Reads a command line, the program's name first.
+///
+/// # Errors
+/// It is not one, or it asks for help or the version.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Usage> {
+    // Never dropped: taking the description of all commands apart takes a fifth of the time of a short command.
+    let mut command = ManuallyDrop::new(Args::command());
+    let matches = command.try_get_matches_from_mut(arguments).map_err(Usage)?;
+    Args::from_arg_matches(&matches).map_err(Usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parsed(line: &[&str]) -> Args {
+        parse(std::iter::once("pds").chain(line.iter().copied()).map(OsString::from)).unwrap()
+    }
+
+    fn refused(line: &[&str]) -> ErrorKind {
+        parse(std::iter::once("pds").chain(line.iter().copied()).map(OsString::from)).unwrap_err().0.kind()
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_every_command_stand_before_or_after_it() {
+        for line in [
+            ["-p", "work", "--json", "--timeout", "2.5", "--no-start", "status"],
+            ["status", "-p", "work", "--json", "--timeout", "2.5", "--no-start"],
+        ] {
+            let options = parsed(&line).options;
+            assert_eq!(options.profiles[0].as_str(), "work");
+            assert_eq!(options.timeout, Some(Duration::from_millis(2500)));
+            assert!(options.json && options.no_start && !options.quiet && !options.verbose);
+        }
+        assert_eq!(parsed(&["--color", "never", "lock"]).options.color, Colour::Never);
+        assert_eq!(refused(&["-q", "-v", "lock"]), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn values_out_of_their_range_are_refused() {
+        for wrong in ["0", "-1", "121", "nan", "inf", "x", "", "0.0001"] {
+            assert_eq!(
+                refused(&[&format!("--timeout={wrong}"), "status"]),
+                ErrorKind::ValueValidation,
+                "{wrong}"
+            );
+        }
+        for wrong in ["A", "a b", "", "../x", "-x"] {
+            assert_eq!(
+                refused(&[&format!("--profile={wrong}"), "status"]),
+                ErrorKind::ValueValidation,
+                "{wrong}"
+            );
+        }
+        assert_eq!(refused(&["audit", "tail", "-n", "1001"]), ErrorKind::ValueValidation);
+        assert_eq!(refused(&["list", "a b"]), ErrorKind::ValueValidation);
+        assert_eq!(refused(&["unlock", "--password-fd", "-1"]), ErrorKind::UnknownArgument);
+        assert_eq!(
+            refused(&["unlock", "--password-fd", "0", "--password-file", "x"]),
+            ErrorKind::ArgumentConflict
+        );
+    }
+
+    #[test]
+    fn run_takes_a_selection_and_then_a_command_as_it_is() {
+        let args = parsed(&[
+            "run",
+            "-p",
+            "a",
+            "-p",
+            "b",
+            "--only",
+            "x,y/*",
+            "--only",
+            "z",
+            "--env",
+            "PGPASSWORD=db/pw",
+            "--prefix",
+            "APP_",
+            "--",
+            "cmd",
+            "-p",
+            "--json",
+            "--",
+        ]);
+        assert_eq!(args.options.profiles.len(), 2);
+        assert!(!args.options.json);
+        let Command::Run(run) = args.command else { panic!("not run") };
+        assert_eq!(run.only.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["x", "y/*", "z"]);
+        assert_eq!(
+            (run.mappings[0].variable.as_str(), run.mappings[0].name.as_str()),
+            ("PGPASSWORD", "db/pw")
+        );
+        assert_eq!(run.prefix, "APP_");
+        assert_eq!(run.command, ["cmd", "-p", "--json", "--"]);
+
+        assert_eq!(refused(&["run"]), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused(&["run", "--"]), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused(&["run", "cmd"]), ErrorKind::UnknownArgument);
+        for wrong in ["X", "X=a b", "X="] {
+            assert_eq!(
+                refused(&["run", "--env", wrong, "--", "true"]),
+                ErrorKind::ValueValidation,
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn passwd_takes_two_sources() {
+        let args = parsed(&["passwd", "--password-fd", "3", "--new-password-file", "-"]);
+        let Command::Passwd { old, new } = args.command else { panic!("not passwd") };
+        assert_eq!((old.descriptor, old.file), (Some(3), None));
+        assert_eq!((new.source().descriptor, new.source().file), (None, Some(PathBuf::from("-"))));
+    }
+
+    #[test]
+    fn a_secret_is_no_argument() {
+        assert_eq!(refused(&["set", "name", "value"]), ErrorKind::UnknownArgument);
+        for verb in ["init", "unlock", "passwd"] {
+            assert_eq!(refused(&[verb, "password"]), ErrorKind::UnknownArgument);
+        }
+    }
+}

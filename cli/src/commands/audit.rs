@@ -1,0 +1,181 @@
+//! `pds audit tail` and `pds audit verify`.
+
+use std::time::Duration;
+
+use core_types::header::Refusal;
+use core_types::limits::AUDIT_PAGE_MAX;
+use core_types::protocol::profile::{AuditLine, AuditReport, AuditTail, AuditVerify};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::error::Failure;
+use crate::output::shown;
+use crate::session::Session;
+
+/// How often `-f` asks for new entries.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(250);
+/// A check reads the whole log, which may be long.
+const VERIFY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// `pds audit tail --json`: the entries as they stand in the log. With `-f`, one entry per line instead.
+#[derive(Serialize)]
+struct Entries<'a> {
+    entries: Vec<&'a RawValue>,
+}
+
+/// `pds audit verify --json`.
+#[derive(Serialize)]
+struct Verified {
+    entries: u64,
+    intact: bool,
+    fault: Option<Fault>,
+}
+
+/// Where the log is not as it was written.
+#[derive(Serialize)]
+struct Fault {
+    sequence: u64,
+    reason: String,
+}
+
+/// The parts of an entry that its line of text shows; an entry may have others.
+#[derive(Deserialize)]
+struct Entry {
+    time: String,
+    operation: String,
+    profile: Option<String>,
+    subject: Option<String>,
+    requester: Requester,
+    outcome: String,
+    gate: Option<String>,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Requester {
+    name: String,
+    pid: Option<u32>,
+    executable: Option<String>,
+}
+
+pub(super) fn tail(session: &mut Session, count: u32, follow: bool) -> Result<(), Failure> {
+    let lines = session.call(&AuditTail { count, after: None })?;
+    if session.output.wants_json() && !follow {
+        let entries = lines.iter().map(|line| raw(&line.json)).collect::<Result<_, _>>()?;
+        return session.output.object(&Entries { entries });
+    }
+    let mut last = 0;
+    write_lines(session, &lines, &mut last)?;
+    if !follow {
+        return Ok(());
+    }
+    if last == 0 {
+        last = newest(session)?;
+    }
+    // Ended by a signal, as with any tail.
+    loop {
+        std::thread::sleep(FOLLOW_PAUSE);
+        let count = u32::try_from(AUDIT_PAGE_MAX).unwrap_or(u32::MAX);
+        match session.call(&AuditTail { count, after: Some(last) }) {
+            Ok(lines) => write_lines(session, &lines, &mut last)?,
+            // The daemon is being restarted; the same question can be put again.
+            Err(Failure::Refused { refusal: Refusal::ServiceGone, .. }) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// The newest entry there is, for a tail that shows none of the old ones.
+fn newest(session: &mut Session) -> Result<u64, Failure> {
+    Ok(session.call(&AuditTail { count: 1, after: None })?.last().map_or(0, |line| line.sequence))
+}
+
+fn write_lines(session: &mut Session, lines: &[AuditLine], last: &mut u64) -> Result<(), Failure> {
+    for line in lines {
+        if session.output.wants_json() {
+            session.output.line(raw(&line.json)?.get())?;
+        } else {
+            session.output.line(text(line))?;
+        }
+        *last = line.sequence;
+    }
+    session.output.finish()
+}
+
+/// An entry as JSON that may stand in other JSON.
+fn raw(json: &str) -> Result<&RawValue, Failure> {
+    serde_json::from_str(json).map_err(|error| Failure::Protocol {
+        service: core_types::name::PROFILE,
+        reason: format!("an entry of the audit log is not JSON: {error}"),
+    })
+}
+
+/// An entry as one line of text; one of a form that is not known is shown as it is.
+fn text(line: &AuditLine) -> String {
+    let sequence = line.sequence;
+    let Ok(entry) = serde_json::from_str::<Entry>(&line.json) else {
+        return format!("{sequence}  {}", shown(&line.json));
+    };
+    let object = match (&entry.profile, &entry.subject) {
+        (Some(profile), Some(subject)) => format!(" {profile}/{subject}"),
+        (Some(one), None) | (None, Some(one)) => format!(" {one}"),
+        (None, None) => String::new(),
+    };
+    let Requester { name, pid, executable } = &entry.requester;
+    let pid = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+    let executable = executable.as_deref().unwrap_or("unknown");
+    let gate = entry.gate.map(|gate| format!(" by gate {gate}")).unwrap_or_default();
+    let reason = entry.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let text = format!(
+        "{sequence}  {}  {}{object}  {}{gate}{reason}  ({name}, pid {pid}, {executable})",
+        entry.time, entry.operation, entry.outcome
+    );
+    shown(&text)
+}
+
+pub(super) fn verify(session: &mut Session) -> Result<(), Failure> {
+    let AuditReport { entries, fault } = session.call_within(&AuditVerify {}, VERIFY_DEADLINE)?;
+    let shown_fault =
+        fault.as_ref().map(|fault| Fault { sequence: fault.sequence, reason: fault.reason.clone() });
+    session.output.object_if_wanted(&Verified { entries, intact: fault.is_none(), fault: shown_fault })?;
+    match fault {
+        Some(fault) => Err(Failure::AuditBroken { sequence: fault.sequence, reason: fault.reason }),
+        None if session.output.wants_json() => Ok(()),
+        None => session.output.line(format_args!("the audit log is intact: {entries} entries")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(json: &str) -> AuditLine {
+        AuditLine { sequence: 7, json: json.to_owned() }
+    }
+
+    #[test]
+    fn an_entry_is_one_line_and_its_unknown_parts_stay_unknown() {
+        let json = r#"{"sequence":7,"previous":"00","time":"2025-01-02T03:04:05.678Z","operation":"get",
+            "profile":"work","subject":"db/x","requester":{"name":"cli","uid":1,"pid":9,"executable":"/usr/bin/pds","unit":null},
+            "outcome":"done","recorder":{"by":"daemon-secrets"}}"#;
+        assert_eq!(
+            text(&line(json)),
+            "7  2025-01-02T03:04:05.678Z  get work/db/x  done  (cli, pid 9, /usr/bin/pds)"
+        );
+        let json = r#"{"time":"t","operation":"get","profile":"work","subject":"a\u001b[2Jb",
+            "requester":{"name":"cli","uid":1,"pid":null,"executable":null},"outcome":"denied","gate":"lock","reason":"locked"}"#;
+        assert_eq!(
+            text(&line(json)),
+            "7  t  get work/a\\u{1b}[2Jb  denied by gate lock: locked  (cli, pid unknown, unknown)"
+        );
+        assert_eq!(text(&line("{\"other\":\n1}")), "7  {\"other\":\\n1}");
+    }
+
+    #[test]
+    fn entries_stand_in_the_object_as_they_stand_in_the_log() {
+        let entries = vec![raw(r#"{"sequence":1,"b":"\u00e4"}"#).unwrap()];
+        let json = serde_json::to_string(&Entries { entries }).unwrap();
+        assert_eq!(json, r#"{"entries":[{"sequence":1,"b":"\u00e4"}]}"#);
+        assert!(raw("{").is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! The commands: one file each, and the one place that runs them and reports how they ended.
+
+mod audit;
+mod daemon;
+mod get;
+mod init;
+mod list;
+mod lock;
+mod logs;
+mod passwd;
+mod profile;
+mod rm;
+pub(crate) mod run;
+mod set;
+mod status;
+mod unlock;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use core_ipc::CallError;
+use core_types::header::Refusal;
+use core_types::pattern::Pattern;
+use core_types::protocol::secrets::Selection;
+
+use self::run::{RunError, RunPlan};
+use crate::args::{Args, AuditCommand, Command, DaemonCommand, ProfileCommand, RunOptions};
+use crate::error::Failure;
+use crate::output::Messages;
+use crate::session::Session;
+
+/// Runs the command of a command line, and answers the exit code of the process.
+pub(crate) fn run(args: Args) -> ExitCode {
+    let Args { options, command } = args;
+    let messages = Messages::new(&options);
+    let mut session = match Session::new(options) {
+        Ok(session) => session,
+        Err(failure) => return failure.report(Some(&command), None, &messages),
+    };
+    let result = execute(&command, &mut session);
+    // What was written before a failure is data as well, and is written out before the failure is told.
+    let written = session.output.finish();
+    match result.and_then(|code| written.map(|()| code)) {
+        Ok(code) => code,
+        Err(failure) => failure.report(Some(&command), session.profile_used(), &messages),
+    }
+}
+
+fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Init(options) => init::run(session, options),
+        Command::Unlock(options) => unlock::run(session, options),
+        Command::Lock => lock::run(session),
+        Command::Status => status::run(session),
+        Command::Set(options) => set::run(session, options),
+        Command::Get { name } => get::run(session, name),
+        Command::List { pattern, long } => list::run(session, pattern.as_ref(), *long),
+        Command::Rm { names, yes } => rm::run(session, names, *yes),
+        Command::Run(options) => return launch(session, options),
+        Command::Passwd { old, new } => passwd::run(session, old, new),
+        Command::Profile(ProfileCommand::List) => profile::list(session),
+        Command::Audit(AuditCommand::Tail { count, follow }) => audit::tail(session, *count, *follow),
+        Command::Audit(AuditCommand::Verify) => audit::verify(session),
+        Command::Daemon(DaemonCommand::Start) => daemon::start(session),
+        Command::Daemon(DaemonCommand::Stop) => daemon::stop(session),
+        Command::Daemon(DaemonCommand::Restart) => daemon::restart(session),
+        Command::Daemon(DaemonCommand::Logs { count, follow }) => logs::run(session, *count, *follow),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `pds run`: what it needs of the session, around what it does.
+fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failure> {
+    let profiles = session.profiles()?;
+    let plan = || RunPlan {
+        profiles: profiles.clone(),
+        selection: selection(&options.only),
+        mappings: options.mappings.clone(),
+        prefix: options.prefix.clone(),
+        command: options.command.clone(),
+    };
+    let undelivered =
+        |error: &RunError| matches!(error, RunError::Call(CallError::Refused(Refusal::ServiceUnknown)));
+    let end = Instant::now() + session.usual_deadline();
+    Ok(session.until_delivered(end, |client, _| run::run(client, plan()), undelivered)??)
+}
+
+/// Which secrets `--only` selects; without it, all.
+fn selection(only: &[Pattern]) -> Selection {
+    if only.is_empty() { Selection::All } else { Selection::Only(only.to_vec()) }
+}

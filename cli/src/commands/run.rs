@@ -1,0 +1,257 @@
+//! `pds run`: has the launcher start the command, and stands between it and the user's terminal until it ends.
+
+mod caller;
+mod signals;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use core_ipc::blocking::Client;
+use core_ipc::{CallError, CallOptions};
+use core_types::ProfileName;
+use core_types::protocol::launcher::{ChildCommand, ChildEvent, LauncherDenial, Mapping, Run};
+use core_types::protocol::secrets::Selection;
+use core_types::protocol::{decode, encode};
+use nix::sys::signal::Signal;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+
+use self::signals::Signals;
+use crate::terminal::{Ready, Screen};
+
+/// Longest [`ChildEvent`] as bytes, and more.
+const EVENT_BYTES_MAX: usize = 64;
+
+/// What to run, and with which secrets.
+#[derive(Debug)]
+pub(crate) struct RunPlan {
+    /// Profiles to read from; the first that has a name wins.
+    pub(crate) profiles: Vec<ProfileName>,
+    /// Which secrets become variables by their own name.
+    pub(crate) selection: Selection,
+    /// Secrets that become variables of another name, besides.
+    pub(crate) mappings: Vec<Mapping>,
+    /// Put before the variables made from names.
+    pub(crate) prefix: String,
+    /// The program and its arguments.
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Why there is no exit code of the command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// The command was not started.
+    #[error("{0}")]
+    Call(#[from] CallError<LauncherDenial>),
+    /// This process could not do its part.
+    #[error("{what}: {source}")]
+    Io { what: &'static str, source: io::Error },
+}
+
+impl RunError {
+    fn at<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Io { what, source: error.into() }
+    }
+}
+
+/// Runs the command and answers its exit code, or 128+n if signal n ended it.
+///
+/// # Errors
+/// The command was not started, or its end was not reported.
+pub(crate) fn run(client: &mut Client, request: RunPlan) -> Result<ExitCode, RunError> {
+    run_with(request, |call, descriptors| {
+        client.call(call, CallOptions { descriptors, ..CallOptions::default() })?;
+        Ok(())
+    })
+}
+
+/// As [`run`], with `start` in the place of the launcher.
+fn run_with(
+    request: RunPlan,
+    start: impl FnOnce(&Run, Vec<OwnedFd>) -> Result<(), RunError>,
+) -> Result<ExitCode, RunError> {
+    let (control, monitors_end) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(RunError::at("the child's control socket cannot be made"))?;
+    let mut streams = caller::streams().map_err(RunError::at("the standard streams cannot be handed on"))?;
+    let screen = Screen::replace(&mut streams)
+        .map_err(RunError::at("no pseudo-terminal can be had for the command"))?;
+    let directory = caller::directory().map_err(RunError::at("the working directory cannot be opened"))?;
+    let call = describe(request, screen.is_some());
+
+    let mut job = Job { control, screen, wants_terminal: false, end: None, given_up: false };
+    if job.screen.as_ref().is_some_and(Screen::is_the_childs_from_the_start) {
+        job.wants_terminal = true;
+        // It waits in the socket, and is the first that the monitor does.
+        job.tell(ChildCommand::Continue);
+    }
+    let [input, output, error] = streams;
+    // Until the child runs, signals do to this process what they always do; the monitor sees it end.
+    start(&call, vec![input, output, error, directory, monitors_end])?;
+    drop(call);
+    let signals = Signals::hold().map_err(RunError::at("signals cannot be held"))?;
+    job.attend(signals)
+}
+
+fn describe(request: RunPlan, terminal: bool) -> Run {
+    Run {
+        profiles: request.profiles,
+        selection: request.selection,
+        mappings: request.mappings,
+        prefix: request.prefix,
+        arguments: request.command.into_iter().map(caller::os_bytes).collect(),
+        environment: caller::environment(),
+        umask: caller::file_mode_mask(),
+        limits: caller::limits(),
+        terminal,
+    }
+}
+
+/// A child that was started.
+struct Job {
+    control: OwnedFd,
+    screen: Option<Screen>,
+    /// Whether the child reads or changes the terminal, as far as is known.
+    wants_terminal: bool,
+    /// The child's end, once reported; what it wrote may still have to be shown.
+    end: Option<ExitCode>,
+    /// Whether the user wants no more of that to be shown.
+    given_up: bool,
+}
+
+impl Job {
+    /// Stands by until the child has ended and all it wrote has been shown.
+    fn attend(mut self, mut signals: Signals) -> Result<ExitCode, RunError> {
+        self.begin();
+        loop {
+            while let Some(signal) = signals.next().map_err(RunError::at("signals cannot be read"))? {
+                self.on_signal(signal);
+            }
+            if let Some(code) = self.end
+                && (self.given_up || self.screen.as_mut().is_none_or(Screen::has_shown_the_rest))
+            {
+                return Ok(code);
+            }
+            let (reported, ready) =
+                self.wait(&signals).map_err(RunError::at("waiting for the child failed"))?;
+            if reported {
+                self.on_report(&mut signals)?;
+            }
+            if let (Some(screen), Some(ready)) = (&mut self.screen, ready) {
+                screen.carry(ready);
+            }
+        }
+    }
+
+    /// The size may have changed before changes were heard of.
+    fn begin(&mut self) {
+        if let Some(screen) = &mut self.screen {
+            screen.copy_size();
+            if self.wants_terminal && screen.in_foreground() {
+                let _ = screen.take();
+            }
+        }
+    }
+
+    /// Blocks until a signal came, the monitor reported, or there is something to carry.
+    fn wait(&self, signals: &Signals) -> io::Result<(bool, Option<Ready>)> {
+        let mut waiting = vec![PollFd::new(signals, PollFlags::IN)];
+        if self.end.is_none() {
+            waiting.push(PollFd::new(&self.control, PollFlags::IN));
+        }
+        let before_screen = waiting.len();
+        waiting.extend(self.screen.iter().flat_map(Screen::waits_for));
+        retry_on_intr(|| poll(&mut waiting, None))?;
+        let reported = before_screen > 1 && !waiting[1].revents().is_empty();
+        Ok((reported, self.screen.as_ref().map(|screen| screen.ready(&waiting[before_screen..]))))
+    }
+
+    fn on_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::SIGWINCH => self.screen.iter().for_each(Screen::copy_size),
+            Signal::SIGCONT => self.go_on(),
+            Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM if self.end.is_some() => {
+                self.given_up = true;
+            }
+            // What a terminal sends, it sends to the whole group.
+            Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTSTP => {
+                self.tell(ChildCommand::SignalGroup(signal as i32));
+            }
+            other => self.tell(ChildCommand::Signal(other as i32)),
+        }
+    }
+
+    fn on_report(&mut self, signals: &mut Signals) -> Result<(), RunError> {
+        const LOST: &str = "the command's monitor ended without saying how the command ended";
+        let mut message = [0; EVENT_BYTES_MAX];
+        let (length, _) = retry_on_intr(|| recv(&self.control, &mut message, RecvFlags::empty()))
+            .map_err(RunError::at(LOST))?;
+        match decode(&message[..length]) {
+            Ok(ChildEvent::Stopped(signal)) => self.on_stop(signal, signals)?,
+            Ok(ChildEvent::Exited(code)) => self.end = Some(ExitCode::from(code.to_le_bytes()[0])),
+            Ok(ChildEvent::Killed(signal)) => {
+                self.end = Some(ExitCode::from((128 + signal).to_le_bytes()[0]))
+            }
+            Err(_) => return Err(RunError::at(LOST)(io::Error::from(io::ErrorKind::UnexpectedEof))),
+        }
+        Ok(())
+    }
+
+    /// The child has stopped: because it needs the terminal, or as a job.
+    fn on_stop(&mut self, signal: i32, signals: &mut Signals) -> Result<(), RunError> {
+        use rustix::process::Signal as Number;
+        let stopped_by = Number::from_named_raw(signal).unwrap_or(Number::TSTP);
+        let needs_terminal = matches!(stopped_by, Number::TTIN | Number::TTOU);
+        if needs_terminal {
+            self.wants_terminal = true;
+            if self.screen.as_ref().is_some_and(Screen::in_foreground) {
+                self.go_on();
+                return Ok(());
+            }
+        }
+        if let Some(screen) = &mut self.screen {
+            screen.give_back();
+        }
+        // SIGSTOP would stop this process even where no shell could continue it.
+        let own = if needs_terminal { stopped_by } else { Number::TSTP };
+        let stopped = signals.stop_group(own).map_err(RunError::at("the job cannot be stopped"))?;
+        // If it was stopped, a SIGCONT has come by now, and what it leads to is done in its turn.
+        if !stopped && stopped_by != Number::STOP {
+            self.put_forward();
+        }
+        Ok(())
+    }
+
+    /// The user or the shell wants the job to go on: in the foreground, if that is where this process is.
+    fn go_on(&mut self) {
+        match &mut self.screen {
+            Some(screen) if !screen.in_foreground() => {
+                screen.leave();
+                self.tell(ChildCommand::SignalGroup(Signal::SIGCONT as i32));
+            }
+            Some(_) if !self.wants_terminal => self.tell(ChildCommand::SignalGroup(Signal::SIGCONT as i32)),
+            _ => self.put_forward(),
+        }
+    }
+
+    /// Gives the child its terminal, and the user's to it if it can be had.
+    fn put_forward(&mut self) {
+        if let Some(screen) = &mut self.screen {
+            if screen.in_foreground() {
+                let _ = screen.take();
+            }
+            screen.copy_size();
+        }
+        self.tell(ChildCommand::Continue);
+    }
+
+    /// A monitor that is gone is noticed where its reports are read.
+    fn tell(&self, command: ChildCommand) {
+        if let Ok(message) = encode(&command) {
+            let _ = send(&self.control, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+    }
+}

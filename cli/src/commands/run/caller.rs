@@ -1,0 +1,78 @@
+//! What a child takes over from the caller of `pds run`: environment, umask, resource limits and streams.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use core_types::WireSecret;
+use core_types::protocol::launcher::{OsBytes, ResourceLimit};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, getrlimit, umask};
+
+/// All limits there are (getrlimit(2)).
+const RESOURCES: [Resource; 16] = [
+    Resource::Cpu,
+    Resource::Fsize,
+    Resource::Data,
+    Resource::Stack,
+    Resource::Core,
+    Resource::Rss,
+    Resource::Nproc,
+    Resource::Nofile,
+    Resource::Memlock,
+    Resource::As,
+    Resource::Locks,
+    Resource::Sigpending,
+    Resource::Msgqueue,
+    Resource::Nice,
+    Resource::Rtprio,
+    Resource::Rttime,
+];
+
+/// A string of the operating system, as it travels.
+pub(super) fn os_bytes(text: OsString) -> OsBytes {
+    WireSecret::new(text.into_vec())
+}
+
+/// The environment, as `NAME=value`.
+pub(super) fn environment() -> Vec<OsBytes> {
+    let pair = |(name, value): (OsString, OsString)| {
+        let mut text = name.into_vec();
+        text.push(b'=');
+        text.append(&mut value.into_vec());
+        WireSecret::new(text)
+    };
+    std::env::vars_os().map(pair).collect()
+}
+
+/// The umask. It is changed for a moment to be read, so no other thread may make a file meanwhile.
+pub(super) fn file_mode_mask() -> u32 {
+    let mask = umask(Mode::from_raw_mode(0o077));
+    umask(mask);
+    mask.as_raw_mode()
+}
+
+/// All resource limits.
+pub(super) fn limits() -> Vec<ResourceLimit> {
+    let limit = |resource| {
+        let found = getrlimit(resource);
+        ResourceLimit { resource: resource as u32, soft: found.current, hard: found.maximum }
+    };
+    RESOURCES.into_iter().map(limit).collect()
+}
+
+/// Duplicates of standard input, output and error.
+pub(super) fn streams() -> io::Result<[OwnedFd; 3]> {
+    Ok([
+        io::stdin().as_fd().try_clone_to_owned()?,
+        io::stdout().as_fd().try_clone_to_owned()?,
+        io::stderr().as_fd().try_clone_to_owned()?,
+    ])
+}
+
+/// The working directory itself, which may have no path any more.
+pub(super) fn directory() -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(".", flags, Mode::empty())?)
+}

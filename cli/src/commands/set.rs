@@ -1,0 +1,65 @@
+//! `pds set`: stores a secret, byte for byte.
+
+use std::io::IsTerminal;
+
+use core_types::WireSecret;
+use core_types::limits::VALUE_BYTES_MAX;
+use core_types::protocol::secrets::Set;
+use serde::Serialize;
+
+use crate::args::SetOptions;
+use crate::error::Failure;
+use crate::input::{InputError, Source, remove_line_feed};
+use crate::prompt::{PromptError, Terminal, Typed};
+use crate::session::Session;
+
+/// `pds set --json`.
+#[derive(Serialize)]
+struct Stored<'a> {
+    profile: &'a str,
+    name: &'a str,
+    bytes: usize,
+}
+
+pub(super) fn run(session: &mut Session, options: &SetOptions) -> Result<(), Failure> {
+    let profile = session.profile()?;
+    let mut value = read_value(options)?;
+    if options.trim {
+        remove_line_feed(&mut value);
+    } else if value.last() == Some(&b'\n') {
+        session
+            .messages
+            .note("note: the value ends with a line feed, which is stored too; --trim removes one");
+    }
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(InputError::TooLarge { limit: VALUE_BYTES_MAX }.into());
+    }
+    let bytes = value.len();
+    let value = WireSecret::new(std::mem::take(&mut *value));
+    session.call(&Set { profile: profile.clone(), name: options.name.clone(), value })?;
+    session.messages.detail(format!("stored '{}' in profile '{profile}'", options.name));
+    session.output.object_if_wanted(&Stored { profile: profile.as_str(), name: &options.name, bytes })
+}
+
+/// The file of `--file`; else standard input, or a hidden prompt when that is a terminal.
+fn read_value(options: &SetOptions) -> Result<Typed, Failure> {
+    let limit = VALUE_BYTES_MAX + usize::from(options.trim);
+    let source = match &options.file {
+        Some(path) => Source::file(path)?,
+        None if std::io::stdin().is_terminal() => return prompted_value(&options.name),
+        None => Source::stdin()?,
+    };
+    source.read(limit).map_err(|error| match error {
+        InputError::TooLarge { .. } => InputError::TooLarge { limit: VALUE_BYTES_MAX }.into(),
+        other => other.into(),
+    })
+}
+
+fn prompted_value(name: &str) -> Result<Typed, Failure> {
+    let question = format!("Value of '{}': ", crate::output::shown(name));
+    match Terminal::open()?.hidden(&[&question], VALUE_BYTES_MAX) {
+        Ok(mut lines) => Ok(lines.remove(0)),
+        Err(PromptError::TooLong { limit }) => Err(InputError::TooLarge { limit }.into()),
+        Err(error) => Err(error.into()),
+    }
+}

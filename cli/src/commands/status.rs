@@ -1,0 +1,166 @@
+//! `pds status`: profiles with their lock state and factors, daemons with versions and pids, the audit log.
+
+use std::time::Instant;
+
+use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
+use core_types::protocol::bus::{Peer, Peers};
+use core_types::protocol::profile::{AuditState, AuditStatus};
+use core_types::protocol::secrets::Profiles;
+use serde::Serialize;
+
+use super::profile::Shown;
+use crate::error::Failure;
+use crate::output::shown;
+use crate::session::Session;
+
+/// The daemons that make up a system.
+const DAEMONS: [&str; 4] = [BUS, SECRETS, PROFILE, LAUNCHER];
+
+/// `pds status --json`; what could not be found out is `null`.
+#[derive(Serialize)]
+struct Status {
+    profiles: Option<Vec<Shown>>,
+    daemons: Vec<Daemon>,
+    audit: Option<Audit>,
+}
+
+/// A daemon in `--json`; `version` and `pid` are `null` where they are unknown.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Daemon {
+    pub(super) name: String,
+    pub(super) running: bool,
+    pub(super) version: Option<String>,
+    pub(super) pid: Option<u32>,
+}
+
+/// The audit log in `--json`; `failing` says why nothing can be written, when nothing can.
+#[derive(Serialize)]
+struct Audit {
+    entries: u64,
+    failing: Option<String>,
+}
+
+impl From<AuditState> for Audit {
+    fn from(state: AuditState) -> Self {
+        Self { entries: state.next_sequence.saturating_sub(1), failing: state.failing }
+    }
+}
+
+pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
+    // A part that is not answered shall leave time for the next.
+    let (now, patience) = (Instant::now(), session.usual_deadline());
+    let daemons = daemons(session.call_until(&Peers {}, now + patience / 3)?);
+    let profiles = session.call_until(&Profiles {}, now + patience * 2 / 3);
+    let profiles = profiles.map(|entries| entries.into_iter().map(Shown::from).collect());
+    let audit = session.call_until(&AuditStatus {}, now + patience).map(Audit::from);
+    let (profiles, first) = split(profiles);
+    let (audit, second) = split(audit);
+    write(session, &Status { profiles, daemons, audit })?;
+    first.or(second).map_or(Ok(()), Err)
+}
+
+fn split<T>(result: Result<T, Failure>) -> (Option<T>, Option<Failure>) {
+    match result {
+        Ok(part) => (Some(part), None),
+        Err(failure) => (None, Some(failure)),
+    }
+}
+
+/// The daemons that belong to every system, then whoever else is registered.
+pub(super) fn daemons(peers: Vec<Peer>) -> Vec<Daemon> {
+    let missing = DAEMONS
+        .into_iter()
+        .filter(|name| peers.iter().all(|peer| peer.name.as_str() != *name))
+        // The bus has just answered, whether it lists itself or not.
+        .map(|name| Daemon { name: name.to_owned(), running: name == BUS, version: None, pid: None });
+    let mut daemons: Vec<Daemon> = missing.collect();
+    daemons.extend(peers.into_iter().map(|peer| Daemon {
+        name: peer.name.into(),
+        running: true,
+        version: Some(peer.version),
+        pid: peer.pid,
+    }));
+    let rank =
+        |daemon: &Daemon| DAEMONS.iter().position(|name| *name == daemon.name).unwrap_or(DAEMONS.len());
+    daemons.sort_by(|a, b| (rank(a), &a.name).cmp(&(rank(b), &b.name)));
+    daemons
+}
+
+/// A daemon on one line.
+pub(super) fn daemon_line(daemon: &Daemon) -> String {
+    if !daemon.running {
+        return format!("{:<16}  not running", daemon.name);
+    }
+    let version = daemon.version.as_deref().map_or_else(|| "unknown".to_owned(), shown);
+    let pid = daemon.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+    format!("{:<16}  version {version}  pid {pid}", daemon.name)
+}
+
+fn write(session: &mut Session, status: &Status) -> Result<(), Failure> {
+    let output = &mut session.output;
+    if output.wants_json() {
+        return output.object(status);
+    }
+    output.line("profiles")?;
+    match &status.profiles {
+        None => output.line("  unknown")?,
+        Some(profiles) if profiles.is_empty() => output.line("  none; `pds init` makes one")?,
+        Some(profiles) => {
+            profiles.iter().try_for_each(|profile| output.line(format_args!("  {}", profile.line())))?
+        }
+    }
+    output.line("daemons")?;
+    status.daemons.iter().try_for_each(|daemon| output.line(format_args!("  {}", daemon_line(daemon))))?;
+    output.line("audit log")?;
+    match &status.audit {
+        None => output.line("  unknown"),
+        Some(Audit { entries, failing: None }) => output.line(format_args!("  {entries} entries")),
+        Some(Audit { entries, failing: Some(reason) }) => {
+            output.line(format_args!("  {entries} entries; failing: {}", shown(reason)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core_types::DaemonName;
+
+    use super::*;
+
+    fn peer(name: &str, pid: Option<u32>) -> Peer {
+        Peer { name: DaemonName::parse(name).unwrap(), version: "1.2.3".to_owned(), pid }
+    }
+
+    #[test]
+    fn missing_daemons_are_shown_as_such_and_others_come_last() {
+        let daemons = daemons(vec![peer("another", Some(9)), peer(SECRETS, None), peer(BUS, Some(7))]);
+        let lines: Vec<String> = daemons.iter().map(daemon_line).collect();
+        assert_eq!(
+            lines,
+            [
+                "daemon-bus        version 1.2.3  pid 7",
+                "daemon-secrets    version 1.2.3  pid unknown",
+                "daemon-profile    not running",
+                "daemon-launcher   not running",
+                "another           version 1.2.3  pid 9",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bus_that_does_not_list_itself_runs_all_the_same() {
+        assert_eq!(daemon_line(&daemons(Vec::new())[0]), "daemon-bus        version unknown  pid unknown");
+    }
+
+    #[test]
+    fn what_is_unknown_is_null() {
+        let status =
+            Status { profiles: None, daemons: daemons(vec![peer(BUS, None)])[..1].to_vec(), audit: None };
+        assert_eq!(
+            serde_json::to_string(&status).unwrap(),
+            r#"{"profiles":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null}],"audit":null}"#
+        );
+        let audit = Audit::from(AuditState { next_sequence: 8, failing: Some("full".to_owned()) });
+        assert_eq!(serde_json::to_string(&audit).unwrap(), r#"{"entries":7,"failing":"full"}"#);
+    }
+}

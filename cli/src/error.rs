@@ -1,0 +1,680 @@
+//! Every failure of `pds`: what failed, why, what to do next, and the exit code. Nothing else decides any of them.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use core_crypto::private_fs::PrivateFsError;
+use core_ipc::{CallError, ConnectError};
+use core_types::config::ConfigError;
+use core_types::header::Refusal;
+use core_types::paths::PathsError;
+use core_types::protocol::bus::BusDenial;
+use core_types::protocol::launcher::LauncherDenial;
+use core_types::protocol::profile::ProfileDenial;
+use core_types::protocol::secrets::SecretsDenial;
+use core_types::{NameError, ProfileName};
+
+use crate::args::{AuditCommand, Command, DaemonCommand, ProfileCommand};
+use crate::commands::run::RunError;
+use crate::input::InputError;
+use crate::output::{Messages, shown};
+use crate::prompt::PromptError;
+use crate::start::StartError;
+use crate::stop::StopError;
+
+/// The exit codes; scripts depend on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Something that has no code of its own.
+    Failed = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// The profile is locked.
+    Locked = 3,
+    /// No such secret or profile.
+    NotFound = 4,
+    /// A rule says no.
+    Denied = 5,
+    /// Too many requests.
+    RateLimited = 6,
+    /// No daemon, no bus, or no answer in time.
+    Unavailable = 7,
+    /// Wrong password or other factor.
+    WrongFactor = 8,
+    /// The vault or the audit log is damaged.
+    Damaged = 9,
+    /// It exists already.
+    Exists = 10,
+    /// `pds run`: the command was not started.
+    NotStarted = 125,
+    /// `pds run`: the command cannot be executed.
+    NotExecutable = 126,
+    /// `pds run`: there is no such command.
+    CommandNotFound = 127,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A service said no.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Denial {
+    #[error("{0}")]
+    Secrets(#[from] SecretsDenial),
+    #[error("{0}")]
+    Profile(#[from] ProfileDenial),
+    #[error("{0}")]
+    Bus(#[from] BusDenial),
+    #[error("{0}")]
+    Launcher(#[from] LauncherDenial),
+}
+
+/// What a shell shows of a command that `SIGPIPE` ended: 128 and its number.
+const ENDED_BY_SIGPIPE: u8 = 128 + 13;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("the process could not be closed to other processes: {0}")]
+    Hardening(io::Error),
+    #[error("{0}")]
+    Paths(#[from] PathsError),
+    #[error("the configuration cannot be read: {0}")]
+    ConfigFile(PrivateFsError),
+    #[error("the configuration {} is not UTF-8 text", path.display())]
+    ConfigText { path: PathBuf },
+    #[error("the configuration {} cannot be used: {source}", path.display())]
+    Config { path: PathBuf, source: ConfigError },
+    #[error("the variable PDS_PROFILE is not a profile name: {0}")]
+    ProfileVariable(NameError),
+    #[error("more than one profile is given")]
+    SeveralProfiles,
+    #[error("the daemons are not running, and --no-start or PDS_NO_START forbids to start them")]
+    NotRunning,
+    #[error("the daemons could not be started: {0}")]
+    Start(#[from] StartError),
+    #[error("the daemons could not be stopped: {0}")]
+    Stop(#[from] StopError),
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+    #[error("{service}: {refusal}")]
+    Refused { service: &'static str, refusal: Refusal },
+    #[error("{service} could not be understood: {reason}")]
+    Protocol { service: &'static str, reason: String },
+    #[error(
+        "the connection to the bus ended before {service} answered, so it is unknown whether it was done"
+    )]
+    Lost { service: &'static str },
+    #[error("{0}")]
+    Denied(Denial),
+    #[error("{0}")]
+    Prompt(#[from] PromptError),
+    #[error("{0}")]
+    Input(#[from] InputError),
+    #[error("standard output cannot be written: {0}")]
+    Output(io::Error),
+    #[error("you did not say yes")]
+    NotConfirmed,
+    #[error("it is damaged at entry {sequence}: {reason}")]
+    AuditBroken { sequence: u64, reason: String },
+    #[error("the log {} cannot be read: {source}", path.display())]
+    Log { path: PathBuf, source: io::Error },
+    #[error("{what}: {source}")]
+    Child { what: &'static str, source: io::Error },
+    /// All that went wrong was reported when it did; the first decides the exit code.
+    #[error("not all of it was done")]
+    Reported(Exit),
+}
+
+impl<D: std::fmt::Debug + Into<Denial>> From<(&'static str, CallError<D>)> for Failure {
+    fn from((service, error): (&'static str, CallError<D>)) -> Self {
+        match error {
+            CallError::Denied(denial) => Self::Denied(denial.into()),
+            CallError::Refused(refusal) => Self::Refused { service, refusal },
+            CallError::Unreachable(error) => Self::Connect(error),
+            CallError::Lost => Self::Lost { service },
+            CallError::Protocol(error) => Self::Protocol { service, reason: error.to_string() },
+        }
+    }
+}
+
+impl From<SecretsDenial> for Failure {
+    fn from(denial: SecretsDenial) -> Self {
+        Self::Denied(denial.into())
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Call(error) => (core_types::name::LAUNCHER, error).into(),
+            RunError::Io { what, source } => Self::Child { what, source },
+        }
+    }
+}
+
+impl Failure {
+    /// The exit code of every command but `pds run`.
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Denied(Denial::Secrets(denial)) => secrets_exit(denial),
+            Self::Denied(Denial::Launcher(LauncherDenial::Secrets(denial))) => secrets_exit(denial),
+            Self::Denied(Denial::Launcher(_)) => Exit::NotStarted,
+            Self::Denied(Denial::Profile(ProfileDenial::Identity { .. })) => Exit::Denied,
+            Self::Denied(Denial::Bus(BusDenial::NotRegistered | BusDenial::TopicForbidden)) => Exit::Denied,
+            Self::Denied(Denial::Profile(_) | Denial::Bus(_)) => Exit::Failed,
+            Self::Refused { refusal: Refusal::Forbidden, .. } => Exit::Denied,
+            Self::Refused { .. }
+            | Self::NotRunning
+            | Self::Connect(_)
+            | Self::Start(_)
+            | Self::Lost { .. }
+            | Self::Stop(StopError::TimedOut { .. }) => Exit::Unavailable,
+            Self::ProfileVariable(_) | Self::SeveralProfiles => Exit::Usage,
+            Self::Prompt(PromptError::Empty | PromptError::TooLong { .. }) => Exit::WrongFactor,
+            Self::AuditBroken { .. } => Exit::Damaged,
+            Self::Reported(exit) => *exit,
+            Self::Hardening(_)
+            | Self::Paths(_)
+            | Self::ConfigFile(_)
+            | Self::ConfigText { .. }
+            | Self::Config { .. }
+            | Self::Stop(_)
+            | Self::Protocol { .. }
+            | Self::Prompt(_)
+            | Self::Input(_)
+            | Self::Output(_)
+            | Self::NotConfirmed
+            | Self::Log { .. }
+            | Self::Child { .. } => Exit::Failed,
+        }
+    }
+
+    /// The exit code of `pds run`, whose command never ran: none that the command itself might have given.
+    fn run_exit(&self) -> Exit {
+        match self {
+            Self::Denied(Denial::Launcher(LauncherDenial::NotFound)) => Exit::CommandNotFound,
+            Self::Denied(Denial::Launcher(LauncherDenial::NotExecutable(_))) => Exit::NotExecutable,
+            _ => Exit::NotStarted,
+        }
+    }
+
+    /// The exit code for a command.
+    fn exit_of(&self, command: Option<&Command>) -> Exit {
+        match command {
+            Some(Command::Run(_)) => self.run_exit(),
+            _ => self.exit(),
+        }
+    }
+
+    /// Whether the failure is about the one secret asked for, so that others may still be asked for.
+    pub(crate) fn is_about_the_name(&self) -> bool {
+        use SecretsDenial::{Forbidden, InvalidName, NoSuchSecret};
+        matches!(self, Self::Denied(Denial::Secrets(NoSuchSecret(_) | InvalidName(_) | Forbidden)))
+    }
+
+    /// What to do next, where something can be done.
+    fn next(&self, profile: Option<&ProfileName>) -> Option<String> {
+        match self {
+            Self::Denied(Denial::Secrets(denial) | Denial::Launcher(LauncherDenial::Secrets(denial))) => {
+                secrets_next(denial, profile)
+            }
+            Self::Denied(Denial::Launcher(denial)) => launcher_next(denial),
+            Self::Denied(Denial::Profile(ProfileDenial::Log(_))) => {
+                Some("see that its disk is not full, and `pds daemon logs`".to_owned())
+            }
+            // A folder or file that is not private says itself what to do.
+            Self::ConfigFile(_) | Self::Connect(ConnectError::Folder(_)) => None,
+            Self::Denied(_) | Self::Child { .. } | Self::Reported(_) | Self::NotConfirmed => None,
+            Self::Hardening(_) => Some("see whether a sandbox around pds forbids prctl(2)".to_owned()),
+            Self::Paths(_) => Some("set the variable to a folder that only you can reach".to_owned()),
+            Self::Config { .. } | Self::ConfigText { .. } => Some("mend the file, then try again".to_owned()),
+            Self::ProfileVariable(_) => Some("correct or unset PDS_PROFILE".to_owned()),
+            Self::SeveralProfiles => Some("give one -p; only `pds run` takes several".to_owned()),
+            Self::NotRunning => Some("run `pds daemon start`".to_owned()),
+            Self::Start(error) => error.next(),
+            Self::Stop(error) => error.next(),
+            Self::Connect(_) | Self::Lost { .. } | Self::Protocol { .. } => {
+                Some("see `pds status` and `pds daemon logs`; `pds daemon restart` starts afresh".to_owned())
+            }
+            Self::Refused { refusal: Refusal::Busy, .. } => Some("try again in a moment".to_owned()),
+            Self::Refused { refusal: Refusal::Timeout, .. } => {
+                Some("wait longer with --timeout SECONDS, or see `pds daemon logs`".to_owned())
+            }
+            Self::Refused { .. } => Some("try again, and see `pds daemon logs`".to_owned()),
+            Self::Prompt(error) => error.next(),
+            Self::Input(error) => error.next(),
+            Self::Output(_) => Some("see that its disk is not full".to_owned()),
+            Self::AuditBroken { .. } => {
+                Some("keep a copy of the log's folder, and find out who could write to it".to_owned())
+            }
+            Self::Log { .. } => Some("see who owns it".to_owned()),
+        }
+    }
+
+    /// Tells the user on standard error, and answers the exit code.
+    ///
+    /// A closed pipe at standard output is told to nobody; the exit code is that of other tools in a pipe.
+    pub(crate) fn report(
+        &self,
+        command: Option<&Command>,
+        profile: Option<&ProfileName>,
+        messages: &Messages,
+    ) -> ExitCode {
+        match self {
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return ENDED_BY_SIGPIPE.into();
+            }
+            Self::Reported(_) => {}
+            _ => {
+                let what = command.map_or_else(|| "cannot start".to_owned(), what_failed);
+                messages.error(&format!("{what}: {self}"), self.next(profile).as_deref());
+            }
+        }
+        self.exit_of(command).into()
+    }
+
+    /// Tells the user that one of several names failed, and answers the exit code for the end.
+    pub(crate) fn report_name(&self, what: &str, profile: Option<&ProfileName>, messages: &Messages) -> Exit {
+        messages.error(&format!("{what}: {self}"), self.next(profile).as_deref());
+        self.exit()
+    }
+}
+
+fn secrets_exit(denial: &SecretsDenial) -> Exit {
+    match denial {
+        SecretsDenial::Locked | SecretsDenial::ProfileNotActive(_) => Exit::Locked,
+        SecretsDenial::NoSuchProfile(_) | SecretsDenial::NoSuchSecret(_) => Exit::NotFound,
+        SecretsDenial::Identity { .. } | SecretsDenial::Forbidden => Exit::Denied,
+        SecretsDenial::RateLimited { .. } | SecretsDenial::BatchOverBurst { .. } => Exit::RateLimited,
+        SecretsDenial::InvalidName(_) => Exit::Usage,
+        SecretsDenial::WrongFactor | SecretsDenial::UnusableFactor => Exit::WrongFactor,
+        SecretsDenial::ProfileExists(_) => Exit::Exists,
+        SecretsDenial::Damaged(_) => Exit::Damaged,
+        SecretsDenial::ValueTooLarge { .. }
+        | SecretsDenial::BatchTooLarge { .. }
+        | SecretsDenial::StorageFull
+        | SecretsDenial::Storage(_)
+        | SecretsDenial::Unrecorded => Exit::Failed,
+    }
+}
+
+fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option<String> {
+    let option =
+        |profile: Option<&ProfileName>| profile.map(|name| format!(" -p {name}")).unwrap_or_default();
+    Some(match denial {
+        SecretsDenial::Locked => format!("run `pds unlock{}`", option(profile)),
+        SecretsDenial::ProfileNotActive(name) => format!("run `pds unlock{}`", option(Some(name))),
+        SecretsDenial::NoSuchProfile(name) => {
+            format!("`pds profile list` shows the profiles; `pds init{}` makes this one", option(Some(name)))
+        }
+        SecretsDenial::NoSuchSecret(_) => format!("`pds list{}` shows the names", option(profile)),
+        SecretsDenial::RateLimited { .. } => "wait, or raise the rate in config.toml".to_owned(),
+        SecretsDenial::BatchOverBurst { .. } => {
+            "select fewer secrets with --only, or raise the burst in config.toml".to_owned()
+        }
+        SecretsDenial::InvalidName(_) => {
+            "use 1 to 256 of A-Z a-z 0-9 . _ / - with no '/' at either end and no '..' part".to_owned()
+        }
+        SecretsDenial::ValueTooLarge { .. } => {
+            "store a smaller value, or a key to an encrypted file".to_owned()
+        }
+        SecretsDenial::BatchTooLarge { .. } => "select fewer secrets with --only".to_owned(),
+        SecretsDenial::WrongFactor => {
+            "try again; each wrong attempt makes the next one wait longer".to_owned()
+        }
+        SecretsDenial::UnusableFactor => "choose a password of 1 to 4096 bytes".to_owned(),
+        SecretsDenial::ProfileExists(name) => {
+            format!("unlock it with `pds unlock{}`, or choose another name", option(Some(name)))
+        }
+        SecretsDenial::Damaged(_) => {
+            "keep a copy of the vault's folder before anything else; then restore a backup".to_owned()
+        }
+        SecretsDenial::StorageFull => "make room on the disk, then try again".to_owned(),
+        SecretsDenial::Storage(_) => "see `pds daemon logs`".to_owned(),
+        SecretsDenial::Unrecorded => "see `pds status`: the audit log must be writable".to_owned(),
+        SecretsDenial::Identity { .. } | SecretsDenial::Forbidden => return None,
+    })
+}
+
+fn launcher_next(denial: &LauncherDenial) -> Option<String> {
+    Some(match denial {
+        LauncherDenial::Secrets(denial) => return secrets_next(denial, None),
+        LauncherDenial::SecretsUnreachable(_) => "see `pds status` and `pds daemon logs`".to_owned(),
+        LauncherDenial::Collision { .. }
+        | LauncherDenial::NulByte(_)
+        | LauncherDenial::ValueTooLong { .. } => "leave it out with --only".to_owned(),
+        LauncherDenial::ForbiddenVariable { .. } => {
+            "leave it out with --only, or give it another variable with --only and --env VAR=NAME".to_owned()
+        }
+        LauncherDenial::InvalidVariable(_) => "correct --env or --prefix".to_owned(),
+        LauncherDenial::NotFound => "see that the command is in a folder of PATH".to_owned(),
+        LauncherDenial::NotExecutable(_) => "see its mode and its first line".to_owned(),
+        LauncherDenial::Invalid(_) => "use fewer or shorter arguments and variables".to_owned(),
+        LauncherDenial::Spawn(_) => "see `pds daemon logs`".to_owned(),
+    })
+}
+
+/// What a command was to do, as the beginning of an error message.
+fn what_failed(command: &Command) -> String {
+    match command {
+        Command::Init(_) => "cannot make the vault".to_owned(),
+        Command::Unlock(_) => "cannot unlock".to_owned(),
+        Command::Lock => "cannot lock".to_owned(),
+        Command::Status => "cannot show the whole status".to_owned(),
+        Command::Set(options) => format!("cannot store '{}'", shown(&options.name)),
+        Command::Get { name } => format!("cannot read '{}'", shown(name)),
+        Command::List { .. } => "cannot list the secrets".to_owned(),
+        Command::Rm { .. } => "cannot remove".to_owned(),
+        Command::Run(options) => {
+            let program = options.command.first().map(|program| program.to_string_lossy());
+            format!("cannot run '{}'", shown(&program.unwrap_or_default()))
+        }
+        Command::Passwd { .. } => "cannot change the password".to_owned(),
+        Command::Profile(ProfileCommand::List) => "cannot list the profiles".to_owned(),
+        Command::Audit(AuditCommand::Tail { .. }) => "cannot show the audit log".to_owned(),
+        Command::Audit(AuditCommand::Verify) => "cannot vouch for the audit log".to_owned(),
+        Command::Daemon(DaemonCommand::Start) => "cannot start".to_owned(),
+        Command::Daemon(DaemonCommand::Stop) => "cannot stop".to_owned(),
+        Command::Daemon(DaemonCommand::Restart) => "cannot restart".to_owned(),
+        Command::Daemon(DaemonCommand::Logs { .. }) => "cannot show the logs".to_owned(),
+    }
+}
+
+/// A command line that is none, or that asks for help or the version.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) clap::Error);
+
+impl Usage {
+    /// Prints help to standard output, anything else to standard error, and answers the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        match self.0.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                let text = self.0.render().to_string();
+                match io::stdout().lock().write_all(text.as_bytes()) {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => Failure::Output(error).report(None, None, &Messages::plain()),
+                }
+            }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Messages::plain().raw(&self.0.render().to_string());
+                Exit::Usage.into()
+            }
+            _ => {
+                let (why, next) = self.explain();
+                Messages::plain().error(&format!("wrong usage: {why}"), Some(&next));
+                Exit::Usage.into()
+            }
+        }
+    }
+
+    /// Why it is none, and what to do. No word of the user is repeated unless it can only be an option's name:
+    /// the others may be a value or a password that was put into the wrong place.
+    fn explain(&self) -> (String, String) {
+        let argument = self.context(ContextKind::InvalidArg);
+        let see = self.synopsis();
+        let why = match self.0.kind() {
+            ErrorKind::UnknownArgument => match argument.as_deref().and_then(option_name) {
+                Some(option) => format!("there is no option {option} here"),
+                None => {
+                    let next = "a value comes from standard input (`printf %s \"$VALUE\" | pds set NAME`), --file or a \
+                                hidden prompt, a password from the terminal, --password-fd or --password-file; ";
+                    let why = "an argument too many; nothing secret is taken as an argument, where every process can \
+                               read it and the shell keeps it";
+                    return (why.to_owned(), format!("{next}{see}"));
+                }
+            },
+            ErrorKind::InvalidSubcommand => "there is no such command".to_owned(),
+            ErrorKind::MissingRequiredArgument => format!("{} is missing", argument.unwrap_or_default()),
+            ErrorKind::MissingSubcommand => "a command is missing".to_owned(),
+            ErrorKind::ArgumentConflict => {
+                format!("{} cannot be used twice or with another", argument.unwrap_or_default())
+            }
+            ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
+            _ => {
+                let reason = std::error::Error::source(&self.0)
+                    .map(|source| format!(": {source}"))
+                    .unwrap_or_default();
+                format!("{} was given something it cannot be{reason}", argument.unwrap_or_default())
+            }
+        };
+        (why, see)
+    }
+
+    fn context(&self, kind: ContextKind) -> Option<String> {
+        match self.0.get(kind)? {
+            ContextValue::String(text) => Some(text.clone()),
+            ContextValue::Strings(texts) => Some(texts.join(", ")),
+            _ => None,
+        }
+    }
+
+    fn synopsis(&self) -> String {
+        match self.0.get(ContextKind::Usage) {
+            Some(ContextValue::StyledStr(usage)) => {
+                let text = usage.to_string();
+                let line = text.trim().trim_start_matches("Usage:").trim();
+                format!("usage: {line}")
+            }
+            _ => "see `pds --help`".to_owned(),
+        }
+    }
+}
+
+/// The argument, when it looks like the name of an option and not like a secret.
+fn option_name(argument: &str) -> Option<&str> {
+    let option = argument.split('=').next().unwrap_or(argument);
+    let name = option.strip_prefix('-')?;
+    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    (plain && name.len() <= 24).then_some(option)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::args;
+
+    fn profile() -> ProfileName {
+        ProfileName::parse("work").unwrap()
+    }
+
+    fn secrets_denials() -> Vec<(SecretsDenial, Exit)> {
+        use SecretsDenial as D;
+        vec![
+            (D::Locked, Exit::Locked),
+            (D::ProfileNotActive(profile()), Exit::Locked),
+            (D::NoSuchProfile(profile()), Exit::NotFound),
+            (D::Identity { requester: "x".to_owned() }, Exit::Denied),
+            (D::RateLimited { retry_ms: 1 }, Exit::RateLimited),
+            (D::BatchOverBurst { names: 3, burst: 2 }, Exit::RateLimited),
+            (D::Forbidden, Exit::Denied),
+            (D::InvalidName(NameError::Empty), Exit::Usage),
+            (D::NoSuchSecret("a".to_owned()), Exit::NotFound),
+            (D::ValueTooLarge { bytes: 2, limit: 1 }, Exit::Failed),
+            (D::BatchTooLarge { limit: 1 }, Exit::Failed),
+            (D::WrongFactor, Exit::WrongFactor),
+            (D::UnusableFactor, Exit::WrongFactor),
+            (D::ProfileExists(profile()), Exit::Exists),
+            (D::Damaged("page 3".to_owned()), Exit::Damaged),
+            (D::StorageFull, Exit::Failed),
+            (D::Storage("i/o".to_owned()), Exit::Failed),
+            (D::Unrecorded, Exit::Failed),
+        ]
+    }
+
+    fn launcher_denials() -> Vec<(LauncherDenial, Exit)> {
+        use LauncherDenial as D;
+        let text = || "x".to_owned();
+        let mut denials = vec![
+            (D::SecretsUnreachable(text()), Exit::NotStarted),
+            (D::Collision { variable: text(), first: text(), second: text() }, Exit::NotStarted),
+            (D::ForbiddenVariable { variable: text(), name: text(), reason: text() }, Exit::NotStarted),
+            (D::InvalidVariable(text()), Exit::NotStarted),
+            (D::NulByte(text()), Exit::NotStarted),
+            (D::ValueTooLong { name: text(), bytes: 2, limit: 1 }, Exit::NotStarted),
+            (D::NotFound, Exit::CommandNotFound),
+            (D::NotExecutable(text()), Exit::NotExecutable),
+            (D::Invalid(text()), Exit::NotStarted),
+            (D::Spawn(text()), Exit::NotStarted),
+        ];
+        denials
+            .extend(secrets_denials().into_iter().map(|(denial, _)| (D::Secrets(denial), Exit::NotStarted)));
+        denials
+    }
+
+    fn run_command() -> Command {
+        args::parse(["pds", "run", "--", "true"].map(OsString::from)).unwrap().command
+    }
+
+    #[test]
+    fn every_denial_of_secrets_has_its_exit_code_and_advice() {
+        for (denial, exit) in secrets_denials() {
+            let hopeless = matches!(denial, SecretsDenial::Forbidden | SecretsDenial::Identity { .. });
+            let failure = Failure::Denied(Denial::Secrets(denial));
+            assert_eq!(failure.exit_of(None), exit, "{failure}");
+            assert_eq!(failure.next(Some(&profile())).is_none(), hopeless, "{failure}");
+            assert_eq!(failure.exit_of(Some(&run_command())), Exit::NotStarted, "{failure}");
+        }
+    }
+
+    #[test]
+    fn run_ends_with_125_unless_the_command_itself_is_at_fault() {
+        for (denial, exit) in launcher_denials() {
+            let failure = Failure::Denied(Denial::Launcher(denial));
+            assert_eq!(failure.exit_of(Some(&run_command())), exit, "{failure}");
+        }
+        assert_eq!(Failure::NotRunning.exit_of(Some(&run_command())), Exit::NotStarted);
+    }
+
+    #[test]
+    fn every_other_failure_has_its_exit_code() {
+        let refused = |refusal| Failure::Refused { service: "daemon-secrets", refusal };
+        let io = || io::Error::other("x");
+        let connect = ConnectError::Handshake;
+        for (failure, exit) in [
+            (refused(Refusal::ServiceUnknown), Exit::Unavailable),
+            (refused(Refusal::ServiceGone), Exit::Unavailable),
+            (refused(Refusal::Busy), Exit::Unavailable),
+            (refused(Refusal::Timeout), Exit::Unavailable),
+            (refused(Refusal::Forbidden), Exit::Denied),
+            (Failure::NotRunning, Exit::Unavailable),
+            (Failure::Connect(connect), Exit::Unavailable),
+            (Failure::Lost { service: "daemon-secrets" }, Exit::Unavailable),
+            (Failure::Protocol { service: "daemon-secrets", reason: "x".to_owned() }, Exit::Failed),
+            (Failure::Start(StartError::TimedOut { log: PathBuf::new() }), Exit::Unavailable),
+            (
+                Failure::Denied(Denial::Profile(ProfileDenial::Identity { requester: "x".to_owned() })),
+                Exit::Denied,
+            ),
+            (Failure::Denied(Denial::Profile(ProfileDenial::Log("full".to_owned()))), Exit::Failed),
+            (Failure::Denied(Denial::Profile(ProfileDenial::Invalid)), Exit::Failed),
+            (Failure::Denied(Denial::Bus(BusDenial::NotRegistered)), Exit::Denied),
+            (Failure::Denied(Denial::Bus(BusDenial::TopicForbidden)), Exit::Denied),
+            (Failure::Denied(Denial::Bus(BusDenial::NameTaken)), Exit::Failed),
+            (Failure::Denied(Denial::Bus(BusDenial::Invalid)), Exit::Failed),
+            (Failure::AuditBroken { sequence: 3, reason: "x".to_owned() }, Exit::Damaged),
+            (Failure::ProfileVariable(NameError::Empty), Exit::Usage),
+            (Failure::SeveralProfiles, Exit::Usage),
+            (Failure::Prompt(PromptError::Empty), Exit::WrongFactor),
+            (Failure::Prompt(PromptError::TooLong { limit: 1 }), Exit::WrongFactor),
+            (Failure::Prompt(PromptError::NoTerminal(io())), Exit::Failed),
+            (Failure::Input(InputError::TooLarge { limit: 1 }), Exit::Failed),
+            (Failure::Output(io()), Exit::Failed),
+            (Failure::NotConfirmed, Exit::Failed),
+            (Failure::Paths(PathsError::NoRuntime), Exit::Failed),
+            (Failure::Reported(Exit::NotFound), Exit::NotFound),
+        ] {
+            assert_eq!(failure.exit_of(None), exit, "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_call_error_becomes_what_it_is() {
+        let service = "daemon-secrets";
+        let failure = |error: CallError<SecretsDenial>| Failure::from((service, error));
+        assert!(matches!(
+            failure(CallError::Denied(SecretsDenial::Locked)),
+            Failure::Denied(Denial::Secrets(_))
+        ));
+        assert!(matches!(failure(CallError::Refused(Refusal::Busy)), Failure::Refused { .. }));
+        assert!(matches!(failure(CallError::Unreachable(ConnectError::Handshake)), Failure::Connect(_)));
+        assert!(matches!(failure(CallError::Lost), Failure::Lost { .. }));
+    }
+
+    #[test]
+    fn advice_names_the_profile_that_was_used() {
+        let next = |denial| Failure::from(denial).next(Some(&profile())).unwrap();
+        assert_eq!(next(SecretsDenial::Locked), "run `pds unlock -p work`");
+        assert_eq!(next(SecretsDenial::NoSuchSecret("x".to_owned())), "`pds list -p work` shows the names");
+    }
+
+    #[test]
+    fn only_failures_of_one_name_let_others_be_tried() {
+        for (denial, _) in secrets_denials() {
+            use SecretsDenial::{Forbidden, InvalidName, NoSuchSecret};
+            let expected = matches!(denial, Forbidden | InvalidName(_) | NoSuchSecret(_));
+            assert_eq!(Failure::from(denial).is_about_the_name(), expected);
+        }
+    }
+
+    fn usage(line: &[&str]) -> String {
+        let line = std::iter::once("pds").chain(line.iter().copied()).map(OsString::from);
+        let (why, next) = args::parse(line).unwrap_err().explain();
+        format!("{why}\n{next}")
+    }
+
+    #[test]
+    fn nothing_that_may_be_a_secret_is_repeated() {
+        for line in [
+            &["set", "name", "Hunter2"][..],
+            &["unlock", "Hunter2"],
+            &["unlock", "--password=Hunter2"],
+            &["unlock", "--Hunter2"],
+            &["unlock", "--password-fd", "Hunter2"],
+            &["--timeout", "Hunter2", "status"],
+            &["--color", "Hunter2", "status"],
+            &["-p", "Hunter2!", "status"],
+            &["Hunter2"],
+            &["audit", "Hunter2"],
+            &["run", "--env", "Hunter2", "--", "true"],
+            &["run", "--env", "X=Hunter2!", "--", "true"],
+        ] {
+            let text = usage(line);
+            assert!(!text.to_lowercase().contains("hunter2"), "{line:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_as_an_argument_is_answered_with_the_right_way() {
+        let text = usage(&["set", "name", "value"]);
+        assert!(
+            text.contains("| pds set NAME") && text.contains("--file") && text.contains("--password-fd"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn usage_errors_name_what_is_wrong_and_show_the_command() {
+        assert!(usage(&["unlock", "--pasword-fd", "3"]).contains("there is no option --pasword-fd here"));
+        let text = usage(&["run"]);
+        assert!(text.contains("CMD") && text.contains("usage: pds run"), "{text}");
+        let text = usage(&["get"]);
+        assert!(text.contains("<NAME> is missing") && text.contains("usage: pds get"), "{text}");
+        let text = usage(&["--timeout", "0", "status"]);
+        assert!(text.contains("--timeout <SECONDS>") && text.contains("up to 120"), "{text}");
+    }
+
+    #[test]
+    fn names_in_messages_cannot_steer_the_terminal() {
+        let command = Command::Get { name: "a\x1b]0;x\x07".to_owned() };
+        assert_eq!(what_failed(&command), "cannot read 'a\\u{1b}]0;x\\u{7}'");
+    }
+}
