@@ -149,3 +149,40 @@ impl From<SpawnError> for LauncherDenial {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reported(reports: &[StageReport]) -> Result<(), SpawnError> {
+        let (ours, stage) = UnixStream::pair().unwrap();
+        for report in reports {
+            send(&stage, report, &[]).unwrap();
+        }
+        drop(stage);
+        wait_for_execution(&ours)
+    }
+
+    #[test]
+    fn only_a_stage_that_said_so_before_its_end_has_executed() {
+        let failed = StepError { step: Step::Execute, errno: 2 };
+        assert!(reported(&[StageReport::Executing]).is_ok());
+        assert!(matches!(reported(&[]), Err(SpawnError::HandOver(_))));
+        assert!(matches!(reported(&[StageReport::Failed(failed)]), Err(SpawnError::Step(_))));
+        let result = reported(&[StageReport::Executing, StageReport::Failed(failed)]);
+        assert!(matches!(result, Err(SpawnError::Step(error)) if error == failed));
+    }
+
+    #[test]
+    fn only_a_command_that_cannot_be_executed_gets_the_codes_of_a_shell() {
+        let denial = |step, errno: Errno| {
+            LauncherDenial::from(SpawnError::Step(StepError { step, errno: errno.raw_os_error() }))
+        };
+        assert_eq!(denial(Step::Execute, Errno::NOENT), LauncherDenial::NotFound);
+        for errno in [Errno::ACCESS, Errno::NOEXEC, Errno::ISDIR, Errno::NOTDIR, Errno::TXTBSY] {
+            assert!(matches!(denial(Step::Execute, errno), LauncherDenial::NotExecutable(_)));
+        }
+        assert!(matches!(denial(Step::Execute, Errno::TOOBIG), LauncherDenial::Spawn(_)));
+        assert!(matches!(denial(Step::Directory, Errno::NOENT), LauncherDenial::Spawn(_)));
+    }
+}

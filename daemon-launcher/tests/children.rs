@@ -1,4 +1,5 @@
 //! Children as `pds` gets them: started through a real monitor and a real stage, without bus and vault.
+#![allow(clippy::unwrap_used, clippy::panic)] // a test, as a whole
 
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::OwnedFd;
@@ -405,7 +406,7 @@ fn a_monitor_survives_the_hangup_of_its_terminal_and_reports_the_end() {
 fn what_a_command_leaves_running_survives_its_end_on_a_terminal() {
     let (mut output, their_output) = pipe().unwrap();
     let (their_input, mut input) = pipe().unwrap();
-    let (master, slave) = pty();
+    let (_master, slave) = pty();
     let streams = [their_input.into(), their_output.into(), slave];
     let wanted = shell("exec 3<&0; cat <&3 & exit 0");
     let running = start_with(launcher(), &wanted, streams, true, &[ChildCommand::Continue]).unwrap();

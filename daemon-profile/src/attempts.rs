@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use core_crypto::private_fs::{self, PrivateFsError};
 use core_types::ProfileName;
@@ -46,7 +47,7 @@ impl Attempts {
 
     /// Counts an attempt as wrong, durably, and says how long it has to wait.
     pub(crate) async fn begin(&self, profile: ProfileName) -> UnlockDelay {
-        let began = self.change(move |backoff| backoff.begin(&profile)).await;
+        let began = self.change(move |backoff| backoff.begin(&profile, Instant::now())).await;
         // Where nothing can be kept a restart would forgive, so each attempt waits longest; nobody is shut out.
         UnlockDelay { wait_ms: began.unwrap_or(WAIT_MS_MAX) }
     }
@@ -54,7 +55,7 @@ impl Attempts {
     /// Takes note of how an attempt ended.
     pub(crate) async fn end(&self, profile: ProfileName, right: bool) {
         // If it cannot be kept, the attempt counts as wrong after a restart: a short wait, and logged.
-        let _ = self.change(move |backoff| backoff.end(&profile, right)).await;
+        let _ = self.change(move |backoff| backoff.end(&profile, right, Instant::now())).await;
     }
 
     /// Makes a change and keeps it, on a thread that may block; `None` if it could not be kept.
@@ -165,7 +166,7 @@ mod tests {
     fn the_longest_names_fit_into_the_file() {
         let mut backoff = Backoff::new();
         for number in 0..2_000 {
-            backoff.begin(&ProfileName::parse(format!("{number:064}")).unwrap());
+            backoff.begin(&ProfileName::parse(format!("{number:064}")).unwrap(), Instant::now());
         }
         assert!(backoff.to_bytes().unwrap().len() <= FILE_BYTES_MAX);
     }

@@ -1,11 +1,13 @@
-//! How long an unlock attempt has to wait, pure: counts in, milliseconds out.
+//! How long an unlock attempt has to wait, pure: attempts and the time in, milliseconds out.
 //!
 //! An attempt counts as wrong from its beginning and is forgiven only when it ends right, so ending the daemon in
 //! between gains nothing. The wait never exceeds ten seconds: whoever has the password is slowed down, not shut out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use core_types::ProfileName;
+use core_types::limits::DEADLINE_MS_MAX;
 use serde::{Deserialize, Serialize};
 
 /// Wait per wrong attempt, in milliseconds.
@@ -14,6 +16,8 @@ const STEP_MS: u64 = 100;
 pub(crate) const WAIT_MS_MAX: u64 = 10_000;
 /// Wrong attempts after which the wait grows no more.
 const WRONG_MAX: u32 = 100;
+/// After this an attempt without an end is not under way any more: who made it died, and nobody waits for it.
+const UNDER_WAY_MAX: Duration = Duration::from_millis(DEADLINE_MS_MAX as u64);
 /// Most profiles with wrong attempts that are remembered.
 const PROFILES_MAX: usize = 1_024;
 
@@ -32,8 +36,8 @@ const VERSION: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct Backoff {
     counts: Counts,
-    /// Attempts begun and not ended; each is also counted as wrong. They end with the daemon, their counts do not.
-    under_way: BTreeMap<ProfileName, u32>,
+    /// When each attempt that has not ended began; it is also counted as wrong, which outlasts a restart.
+    under_way: BTreeMap<ProfileName, VecDeque<Instant>>,
 }
 
 impl Backoff {
@@ -69,21 +73,31 @@ impl Backoff {
     }
 
     /// Takes note of an attempt that begins. Gives how many milliseconds it has to wait.
-    pub(crate) fn begin(&mut self, profile: &ProfileName) -> u64 {
+    pub(crate) fn begin(&mut self, profile: &ProfileName, now: Instant) -> u64 {
         let wrong = self.wrong(profile);
+        let begun = self.under_way.entry(profile.clone()).or_default();
+        begun.push_back(now);
+        if begun.len() > WRONG_MAX as usize {
+            begun.pop_front();
+        }
         self.set_wrong(profile, wrong.saturating_add(1));
-        *self.under_way.entry(profile.clone()).or_default() += 1;
+        if self.under_way.len() > PROFILES_MAX {
+            // It stays counted as wrong; only a right attempt beside it would forgive it too early.
+            self.under_way.pop_first();
+        }
         wait_ms(wrong)
     }
 
     /// Takes note of how an attempt ended. A right one forgives all that ended, not those still under way.
-    pub(crate) fn end(&mut self, profile: &ProfileName, right: bool) {
-        let others = self.under_way.remove(profile).unwrap_or(0).saturating_sub(1);
-        if others > 0 {
-            self.under_way.insert(profile.clone(), others);
-        }
+    pub(crate) fn end(&mut self, profile: &ProfileName, right: bool, now: Instant) {
+        let mut begun = self.under_way.remove(profile).unwrap_or_default();
+        begun.retain(|begin| now.saturating_duration_since(*begin) < UNDER_WAY_MAX);
+        begun.pop_front();
         if right {
-            self.set_wrong(profile, others);
+            self.set_wrong(profile, u32::try_from(begun.len()).unwrap_or(WRONG_MAX));
+        }
+        if !begun.is_empty() {
+            self.under_way.insert(profile.clone(), begun);
         }
     }
 
@@ -130,16 +144,22 @@ mod tests {
         ProfileName::parse(name).unwrap()
     }
 
+    /// A time for tests in which time does not matter.
+    fn now() -> Instant {
+        static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *NOW.get_or_init(Instant::now)
+    }
+
     #[test]
     fn each_wrong_attempt_adds_a_tenth_of_a_second_up_to_ten_seconds() {
         let (mut backoff, work) = (Backoff::new(), profile("work"));
         for wrong in 0..250 {
-            assert_eq!(backoff.begin(&work), (wrong * 100).min(10_000));
-            backoff.end(&work, false);
+            assert_eq!(backoff.begin(&work, now()), (wrong * 100).min(10_000));
+            backoff.end(&work, false, now());
         }
-        assert_eq!(backoff.begin(&profile("home")), 0, "profiles are counted apart");
-        backoff.end(&work, true);
-        assert_eq!(backoff.begin(&work), 0, "a right attempt forgives");
+        assert_eq!(backoff.begin(&profile("home"), now()), 0, "profiles are counted apart");
+        backoff.end(&work, true, now());
+        assert_eq!(backoff.begin(&work, now()), 0, "a right attempt forgives");
     }
 
     #[test]
@@ -147,7 +167,7 @@ mod tests {
         let file = r#"{"version":1,"others":4294967295,"wrong":{"work":4294967295}}"#;
         let mut backoff = Backoff::from_bytes(file.as_bytes()).unwrap();
         for name in ["work", "home", "work"] {
-            assert_eq!(backoff.begin(&profile(name)), 10_000);
+            assert_eq!(backoff.begin(&profile(name), now()), 10_000);
         }
     }
 
@@ -155,51 +175,77 @@ mod tests {
     fn an_attempt_without_an_end_was_wrong_and_a_restart_forgives_none() {
         let (mut backoff, work) = (Backoff::new(), profile("work"));
         for _ in 0..3 {
-            backoff.begin(&work);
+            backoff.begin(&work, now());
             backoff = Backoff::from_bytes(&backoff.to_bytes().unwrap()).unwrap();
         }
-        assert_eq!(backoff.begin(&work), 300);
-        backoff.end(&work, true);
+        assert_eq!(backoff.begin(&work, now()), 300);
+        backoff.end(&work, true, now());
         backoff = Backoff::from_bytes(&backoff.to_bytes().unwrap()).unwrap();
-        assert_eq!(backoff.begin(&work), 0);
+        assert_eq!(backoff.begin(&work, now()), 0);
     }
 
     #[test]
     fn a_right_attempt_does_not_forgive_one_that_is_still_under_way() {
         let (mut backoff, work) = (Backoff::new(), profile("work"));
-        backoff.begin(&work);
-        backoff.begin(&work);
-        backoff.end(&work, true);
-        assert_eq!(backoff.begin(&work), 100);
-        backoff.end(&work, false);
-        backoff.end(&work, false);
-        assert_eq!(backoff.begin(&work), 200);
+        backoff.begin(&work, now());
+        backoff.begin(&work, now());
+        backoff.end(&work, true, now());
+        assert_eq!(backoff.begin(&work, now()), 100);
+        backoff.end(&work, false, now());
+        backoff.end(&work, false, now());
+        assert_eq!(backoff.begin(&work, now()), 200);
+    }
+
+    /// Else every death of `daemon-secrets` in the middle of an attempt would slow the user down for good.
+    #[test]
+    fn an_attempt_whose_end_can_no_longer_come_is_forgiven_with_the_others() {
+        let (mut backoff, work) = (Backoff::new(), profile("work"));
+        backoff.begin(&work, now());
+        let just_before = now() + UNDER_WAY_MAX - Duration::from_millis(1);
+        backoff.begin(&work, just_before);
+        backoff.end(&work, true, just_before);
+        assert_eq!(backoff.begin(&work, just_before), 100, "the first may still be under way");
+        backoff.end(&work, true, just_before + UNDER_WAY_MAX);
+        assert_eq!(backoff.begin(&work, just_before + UNDER_WAY_MAX), 0);
     }
 
     #[test]
     fn lost_counts_slow_everyone_down_until_a_right_attempt_and_shut_nobody_out() {
         let (mut backoff, work) = (Backoff::unknown(), profile("work"));
-        assert_eq!(backoff.begin(&work), 10_000);
-        backoff.end(&work, false);
-        assert_eq!(backoff.begin(&work), 10_000);
-        backoff.end(&work, true);
+        assert_eq!(backoff.begin(&work, now()), 10_000);
+        backoff.end(&work, false, now());
+        assert_eq!(backoff.begin(&work, now()), 10_000);
+        backoff.end(&work, true, now());
         backoff = Backoff::from_bytes(&backoff.to_bytes().unwrap()).unwrap();
-        assert_eq!(backoff.begin(&work), 0);
-        assert_eq!(backoff.begin(&profile("home")), 10_000);
+        assert_eq!(backoff.begin(&work, now()), 0);
+        assert_eq!(backoff.begin(&profile("home"), now()), 10_000);
     }
 
     #[test]
     fn the_number_of_profiles_is_bounded_and_the_most_tried_are_kept() {
         let (mut backoff, work) = (Backoff::new(), profile("work"));
-        backoff.begin(&work);
-        backoff.begin(&work);
+        backoff.begin(&work, now());
+        backoff.begin(&work, now());
         for number in 0..PROFILES_MAX + 100 {
-            backoff.begin(&profile(&format!("p{number}")));
+            backoff.begin(&profile(&format!("p{number}")), now());
         }
         assert_eq!(backoff.counts.wrong.len(), PROFILES_MAX);
-        assert!(backoff.under_way.len() <= PROFILES_MAX);
-        assert_eq!(backoff.begin(&work), 200);
+        assert_eq!(backoff.begin(&work, now()), 200);
         assert!(Backoff::from_bytes(&backoff.to_bytes().unwrap()).is_some());
+    }
+
+    #[test]
+    fn the_number_of_attempts_under_way_is_bounded() {
+        let mut backoff = Backoff::unknown();
+        for number in 0..PROFILES_MAX + 100 {
+            backoff.begin(&profile(&format!("p{number}")), now());
+        }
+        assert_eq!(backoff.under_way.len(), PROFILES_MAX);
+        let work = profile("work");
+        for _ in 0..WRONG_MAX + 10 {
+            backoff.begin(&work, now());
+        }
+        assert_eq!(backoff.under_way[&work].len(), WRONG_MAX as usize);
     }
 
     #[test]
@@ -229,16 +275,16 @@ mod tests {
             for step in steps {
                 match step {
                     0 | 1 => {
-                        prop_assert_eq!(backoff.begin(&work), wrong * 100);
+                        prop_assert_eq!(backoff.begin(&work, now()), wrong * 100);
                         wrong += 1;
                         under_way += 1;
                     }
                     2 if under_way > 0 => {
-                        backoff.end(&work, false);
+                        backoff.end(&work, false, now());
                         under_way -= 1;
                     }
                     3 if under_way > 0 => {
-                        backoff.end(&work, true);
+                        backoff.end(&work, true, now());
                         under_way -= 1;
                         wrong = under_way;
                     }

@@ -263,6 +263,9 @@ mod tests {
         assert_eq!(order, documented);
     }
 
+    /// The world, who asks, for which name; the gate, its denial, and the tokens it cost.
+    type Row<'a> = (&'a World, Option<&'a str>, &'a str, Gate, SecretsDenial, u32);
+
     /// Each line fails at one gate and at every later one that can fail at the same time; the first one answers.
     #[test]
     fn every_gate_denies_with_its_own_denial_before_the_later_ones() {
@@ -273,7 +276,7 @@ mod tests {
         let empty = World { empty: true, ..OPEN };
         let identity = SecretsDenial::Identity { requester: "daemon-bus".to_owned() };
         let invalid = SecretsDenial::InvalidName(NameError::Slash);
-        let table: [(&World, Option<&str>, &str, Gate, SecretsDenial, u32); 8] = [
+        let table: [Row<'_>; 8] = [
             (&locked, Some("daemon-bus"), "/", Gate::Lock, SecretsDenial::Locked, 0),
             (&nothing, Some("daemon-bus"), "/", Gate::Lock, SecretsDenial::NoSuchProfile(profile()), 0),
             (

@@ -198,6 +198,6 @@ mod tests {
         clock.advance(Duration::from_millis(100));
         assert_eq!(limits.spend(&cli, cost(1)), Ok(()));
         limits.note(&cli, false);
-        assert_eq!(limits.spend(&cli, cost(5)), Ok(()));
+        assert_eq!(limits.spend(&cli, cost(4)), Ok(()));
     }
 }

@@ -255,3 +255,99 @@ impl Job {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_types::WireSecret;
+    use core_types::protocol::launcher::RUN_DESCRIPTORS;
+
+    fn plan() -> RunPlan {
+        RunPlan {
+            profiles: vec![ProfileName::parse("work").unwrap()],
+            selection: Selection::All,
+            mappings: vec![],
+            prefix: "X_".to_owned(),
+            command: vec!["cmd".into(), "an argument".into()],
+        }
+    }
+
+    /// Runs with a launcher that starts nothing and a monitor that says `reports` and ends.
+    fn run_against(reports: &[ChildEvent]) -> Result<String, RunError> {
+        let code = run_with(plan(), |_, descriptors| {
+            for report in reports {
+                send(&descriptors[RUN_DESCRIPTORS - 1], &encode(report).unwrap(), SendFlags::NOSIGNAL)
+                    .unwrap();
+            }
+            Ok(())
+        })?;
+        Ok(format!("{code:?}"))
+    }
+
+    fn code(number: u8) -> String {
+        format!("{:?}", ExitCode::from(number))
+    }
+
+    #[test]
+    fn the_exit_code_is_the_childs_or_128_and_its_signal() {
+        for number in [0, 1, 37, 255] {
+            assert_eq!(run_against(&[ChildEvent::Exited(number.into())]).unwrap(), code(number));
+        }
+        for signal in [1, 2, 9, 15, 31] {
+            let expected = code(128 + u8::try_from(signal).unwrap());
+            assert_eq!(run_against(&[ChildEvent::Killed(signal)]).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_monitor_that_ends_without_a_report_is_an_error() {
+        assert!(matches!(run_against(&[]), Err(RunError::Io { .. })));
+    }
+
+    #[test]
+    fn a_denial_is_handed_on() {
+        let denied = run_with(plan(), |_, _| Err(CallError::Denied(LauncherDenial::NotFound).into()));
+        assert!(matches!(denied, Err(RunError::Call(CallError::Denied(LauncherDenial::NotFound)))));
+    }
+
+    #[test]
+    fn the_request_carries_what_the_caller_has() {
+        let started = run_with(plan(), |call, descriptors| {
+            let texts = |list: &[WireSecret]| -> Vec<Vec<u8>> {
+                list.iter().map(|text| text.expose().to_vec()).collect()
+            };
+            assert_eq!(texts(&call.arguments), [&b"cmd"[..], b"an argument"]);
+            let path = std::env::var("PATH").unwrap();
+            assert!(texts(&call.environment).contains(&format!("PATH={path}").into_bytes()));
+            assert_eq!((call.limits.len(), call.prefix.as_str()), (16, "X_"));
+            assert_eq!(descriptors.len(), RUN_DESCRIPTORS);
+            let same = |one: &OwnedFd, path: &str| {
+                let (one, other) = (rustix::fs::fstat(one).unwrap(), rustix::fs::stat(path).unwrap());
+                (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+            };
+            assert!(same(&descriptors[3], "."));
+            assert_eq!(call.terminal, descriptors[..3].iter().any(rustix::termios::isatty));
+            Err(CallError::Lost.into())
+        });
+        assert!(started.is_err());
+    }
+
+    #[test]
+    fn signals_go_to_the_group_where_a_terminal_would_send_them_and_else_to_the_command() {
+        let (control, monitor) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let mut job = Job { control, screen: None, wants_terminal: false, end: None, given_up: false };
+        let mut told = |signal| {
+            job.on_signal(signal);
+            let mut message = [0; EVENT_BYTES_MAX];
+            let (length, _) = recv(&monitor, &mut message, RecvFlags::empty()).unwrap();
+            decode::<ChildCommand>(&message[..length]).unwrap()
+        };
+        assert_eq!(told(Signal::SIGINT), ChildCommand::SignalGroup(2));
+        assert_eq!(told(Signal::SIGHUP), ChildCommand::SignalGroup(1));
+        assert_eq!(told(Signal::SIGTSTP), ChildCommand::SignalGroup(20));
+        assert_eq!(told(Signal::SIGTERM), ChildCommand::Signal(15));
+        assert_eq!(told(Signal::SIGUSR1), ChildCommand::Signal(10));
+        assert_eq!(told(Signal::SIGCONT), ChildCommand::Continue);
+    }
+}
