@@ -354,7 +354,9 @@ fn launcher_next(denial: &LauncherDenial) -> Option<String> {
             "leave it out with --only, or give it another variable with --only and --env VAR=NAME".to_owned()
         }
         LauncherDenial::InvalidVariable(_) => "correct --env or --prefix".to_owned(),
-        LauncherDenial::NotFound => "see that the command is in a folder of PATH".to_owned(),
+        LauncherDenial::NotFound => {
+            "see that the path is right, or that a folder of PATH has the command".to_owned()
+        }
         LauncherDenial::NotExecutable(_) => "see its mode and its first line".to_owned(),
         LauncherDenial::Invalid(_) => "use fewer or shorter arguments and variables".to_owned(),
         LauncherDenial::Spawn(_) => "see `pds daemon logs`".to_owned(),

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InputError {
     /// More than allowed.
-    #[error("it is larger than {limit} bytes, the most a value may have")]
+    #[error("the value is larger than {limit} bytes, the most it may have")]
     TooLarge { limit: usize },
     /// The source failed.
     #[error("{origin} cannot be read: {source}")]

@@ -149,6 +149,16 @@ impl Session {
         Ok((self.connect_until(deadline)?, started))
     }
 
+    /// Makes the connection anew after it was lost, but starts nothing: for a command that only looks on.
+    ///
+    /// # Errors
+    /// The bus did not come back in time.
+    pub(crate) fn reconnect(&mut self) -> Result<(), Failure> {
+        self.client = None;
+        self.client = Some(self.connect_until(Instant::now() + self.usual_deadline())?);
+        Ok(())
+    }
+
     /// Connects, again and again while the daemons come up.
     fn connect_until(&self, deadline: Instant) -> Result<Client, Failure> {
         loop {

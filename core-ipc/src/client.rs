@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use core_types::header::{Destination, Header, Kind, Refusal, Seal};
-use core_types::name::DaemonName;
+use core_types::name::{BUS, DaemonName};
 use core_types::paths::Paths;
 use core_types::protocol::{Call, DenialOf, Service, Topic, encode};
 use serde::Serialize;
@@ -28,6 +28,8 @@ use crate::wire::{Frame, Identity, WireError};
 
 /// Requests and events that wait for the daemon; the bus allows fewer in flight, so this never fills by honest use.
 const INBOUND_MAX: usize = 1_024;
+/// Pause before a request that was not delivered is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a daemon is on the bus.
 pub struct Connector {
@@ -139,7 +141,8 @@ impl BusClient {
         self.call_with(call, CallOptions::default()).await
     }
 
-    /// Asks a service; while the bus is away, waits for it until the deadline.
+    /// Asks a service; while the bus or the service is away, waits for it until the deadline (for the service only
+    /// when no descriptors go along).
     ///
     /// # Errors
     /// The service denied it, the bus refused it, or no answer came.
@@ -151,19 +154,36 @@ impl BusClient {
         let request: <C::Service as Service>::Request = call.clone().into();
         let body = encode(&request).map_err(|_| WireError::TooLarge)?;
         let deadline = Instant::now() + options.deadline;
+        let mut descriptors = options.descriptors;
         let asking = async {
-            if C::Service::SEALED {
-                self.call_sealed::<C>(&body, deadline, options.descriptors).await
-            } else {
-                let envelope = Envelope { method: C::METHOD, deadline, descriptors: options.descriptors };
-                let answer =
-                    self.exchange(C::Service::NAME, envelope, |_| Ok((Seal::None, body.to_vec()))).await?;
-                read_reply::<C>(&answer.body)
+            loop {
+                let again = descriptors.is_empty();
+                match self.call_once::<C>(&body, deadline, std::mem::take(&mut descriptors)).await {
+                    // Nothing was delivered: a daemon that is being restarted is back in a moment.
+                    Err(CallError::Refused(Refusal::ServiceUnknown)) if again && Instant::now() < deadline => {
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
+                    outcome => return outcome,
+                }
             }
         };
         // The bus answers at the deadline itself; the grace lets that answer arrive.
         let grace = tokio::time::Instant::from_std(deadline + Duration::from_millis(250));
         tokio::time::timeout_at(grace, asking).await.unwrap_or(Err(CallError::Refused(Refusal::Timeout)))
+    }
+
+    async fn call_once<C: Call>(
+        &self,
+        body: &[u8],
+        deadline: Instant,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<C::Reply, CallError<DenialOf<C>>> {
+        if C::Service::SEALED {
+            return self.call_sealed::<C>(body, deadline, descriptors).await;
+        }
+        let envelope = Envelope { method: C::METHOD, deadline, descriptors };
+        let answer = self.exchange(C::Service::NAME, envelope, |_| Ok((Seal::None, body.to_vec()))).await?;
+        read_reply::<C>(&answer.body)
     }
 
     async fn call_sealed<C: Call>(
@@ -229,7 +249,7 @@ impl BusClient {
         envelope: Envelope,
         seal: impl FnOnce(&mut UpLink) -> Result<(Seal, Vec<u8>), WireError>,
     ) -> Result<Frame, CallError<D>> {
-        self.connected().await;
+        self.connected(service).await;
         let (answer, guard) = {
             let mut link = self.shared.lock();
             let Link::Up(link) = &mut *link else { return Err(CallError::Lost) };
@@ -266,11 +286,12 @@ impl BusClient {
         }
     }
 
-    /// Waits until there is a connection.
-    async fn connected(&self) {
+    /// Waits until there is a connection and, for any service but the bus, until this daemon has its name on it: what
+    /// is asked without it is asked by a stranger.
+    async fn connected(&self, service: &str) {
         loop {
             let notified = self.shared.came_up.notified();
-            if matches!(&*self.shared.lock(), Link::Up(_)) {
+            if matches!(&*self.shared.lock(), Link::Up(link) if link.registered || service == BUS) {
                 return;
             }
             notified.await;
@@ -280,7 +301,9 @@ impl BusClient {
     /// Publishes an event, if the bus is there; events are news, so nobody waits for them.
     pub fn publish<E: Serialize>(&self, topic: Topic, event: &E) {
         let Ok(body) = encode(event) else { return };
-        if let Link::Up(link) = &mut *self.shared.lock() {
+        if let Link::Up(link) = &mut *self.shared.lock()
+            && link.registered
+        {
             let header = Header {
                 kind: Kind::Event,
                 id: link.next_id,

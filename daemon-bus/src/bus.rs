@@ -58,8 +58,9 @@ pub(crate) async fn serve(paths: &Paths, supervised: bool) -> Result<(), StartEr
         tracing::debug!(%error, "the starter was not told");
     }
     if supervised && let Ok(stdin) = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned() {
+        let paths = paths.clone();
         tokio::task::spawn_local(async move {
-            if let Err(error) = supervise::replace_supervisor(stdin).await {
+            if let Err(error) = supervise::replace_supervisor(stdin, &paths).await {
                 tracing::error!(%error, "no new supervisor could be started; what dies from now on stays dead");
             }
         });

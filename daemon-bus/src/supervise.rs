@@ -103,21 +103,31 @@ async fn stop_in_order(daemons: &[Rc<Supervised>]) -> Result<(), StartError> {
     Ok(())
 }
 
-/// For the bus: waits for the end of the supervisor that holds the other end of `stdin`, and starts a new one.
-pub(crate) async fn replace_supervisor(stdin: OwnedFd) -> std::io::Result<()> {
+/// For the bus: waits for the end of the supervisor that holds the other end of `stdin`, and from then on sees to it
+/// that there is another one.
+pub(crate) async fn replace_supervisor(stdin: OwnedFd, paths: &Paths) -> std::io::Result<()> {
     // Nothing is ever written into the pipe, so it becomes readable by its end alone.
     pipe::Receiver::from_owned_fd(stdin)?.readable().await?;
     tracing::warn!("the supervisor is gone; a new one is started");
     let executable = std::env::current_exe()?;
-    let child = Command::new(executable)
-        .arg("--supervise")
-        .env_remove("NOTIFY_SOCKET")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .process_group(0)
-        .spawn()?;
-    drop(child);
-    Ok(())
+    let mut backoff_ms = BACKOFF_MS.0;
+    loop {
+        // The lock outlives the pipe by a moment, and a supervisor that someone else has started holds it for long.
+        let lock = private_fs::lock_instance(&paths.instance_lock(NAME)).map_err(std::io::Error::other)?;
+        if lock.is_some() {
+            drop(lock);
+            let mut supervisor = Command::new(&executable)
+                .arg("--supervise")
+                .env_remove("NOTIFY_SOCKET")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()?;
+            supervisor.wait().await?;
+            backoff_ms = BACKOFF_MS.0;
+        }
+        tokio::time::sleep(Duration::from_millis(backoff_ms)).await;
+        backoff_ms = (backoff_ms * 2).min(BACKOFF_MS.1);
+    }
 }
 
 /// One daemon and what is known of it.

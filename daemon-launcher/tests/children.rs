@@ -327,7 +327,9 @@ fn when_pds_dies_the_child_gets_a_hangup_even_if_it_is_stopped() {
     let mut child = piped(&shell("trap 'echo hangup; exit' HUP; echo ready; kill -STOP $$; read line"));
     assert_eq!(child.read_line(), "ready");
     assert_eq!(child.running.event(), Some(ChildEvent::Stopped(19)));
-    let Piped { running, input: _input, mut output } = child;
+    let Piped { running, input, mut output } = child;
+    // Without the hangup it would go on to the end of its input.
+    drop(input);
     drop(running.control);
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use core_daemon::{AuditQueue, QueueFull};
-use core_ipc::BusClient;
+use core_ipc::{BusClient, CallError};
 use core_types::ProfileName;
+use core_types::header::Refusal;
 use core_types::protocol::Topic;
 use core_types::protocol::profile::{BeginUnlock, EndUnlock, SecretOperationAudit};
 use core_types::protocol::secrets::ProfileChanged;
@@ -36,7 +37,12 @@ pub(crate) struct OverTheBus {
 
 impl Neighbours for OverTheBus {
     async fn begin_unlock(&self, profile: &ProfileName) -> Result<Duration, Unreachable> {
-        let delay = self.bus.call(&BeginUnlock { profile: profile.clone() }).await;
+        let call = BeginUnlock { profile: profile.clone() };
+        let delay = match self.bus.call(&call).await {
+            // It died over the question. To ask again costs at most a little wait, should it have counted before.
+            Err(CallError::Refused(Refusal::ServiceGone) | CallError::Lost) => self.bus.call(&call).await,
+            other => other,
+        };
         let delay = delay.map_err(|error| {
             tracing::error!(%error, "daemon-profile did not judge an unlock attempt");
             Unreachable

@@ -346,8 +346,9 @@ mod tests {
         while vaults.any_unlocked() {
             tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
-        assert!(!locking.is_finished(), "an operation is under way");
+        let names = session.secrets.store().list_keys().await;
+        assert!(names.is_ok(), "the vault stays open for what is under way");
+        assert!(!locking.is_finished());
         assert!(matches!(vaults.session(&permit), Err(SecretsDenial::ProfileNotActive(_))));
         assert_eq!(vaults.status(&profile("work")), ProfileStatus::Locked);
         drop(session);

@@ -78,8 +78,9 @@ pub(super) fn tail(session: &mut Session, count: u32, follow: bool) -> Result<()
         let count = u32::try_from(AUDIT_PAGE_MAX).unwrap_or(u32::MAX);
         match session.call(&AuditTail { count, after: Some(last) }) {
             Ok(lines) => write_lines(session, &lines, &mut last)?,
-            // The daemon is being restarted; the same question can be put again.
+            // The daemon or the bus is being restarted; the same question can be put again.
             Err(Failure::Refused { refusal: Refusal::ServiceGone, .. }) => {}
+            Err(Failure::Lost { .. }) => session.reconnect()?,
             Err(failure) => return Err(failure),
         }
     }

@@ -30,6 +30,8 @@ pub(super) enum Link {
 pub(super) struct UpLink {
     pub(super) socket: Arc<UnixStream>,
     pub(super) wire: Connection,
+    /// Whether the bus knows this daemon by its name.
+    pub(super) registered: bool,
     pub(super) next_id: u64,
     pub(super) pending: HashMap<u64, oneshot::Sender<Frame>>,
     pub(super) sealed: HashMap<&'static str, SealedAsker>,
@@ -93,6 +95,7 @@ impl BusClient {
         *self.shared.lock() = Link::Up(Box::new(UpLink {
             socket: Arc::new(socket),
             wire: Connection::new(session, &[]),
+            registered: false,
             next_id: 1,
             pending: HashMap::new(),
             sealed: HashMap::new(),
@@ -110,6 +113,10 @@ impl BusClient {
             tracing::warn!(%error, "the bus does not register this daemon");
             tokio::time::sleep(Duration::from_millis(BACKOFF_MS.1)).await;
         }
+        if let Link::Up(link) = &mut *self.shared.lock() {
+            link.registered = true;
+        }
+        self.shared.came_up.notify_waiters();
         for topic in &connector.topics {
             if let Err(error) = self.call(&Subscribe { topic: *topic }).await {
                 tracing::error!(%error, ?topic, "the bus refused a subscription");
