@@ -161,6 +161,7 @@ fn launcher() -> Vec<String> {
         line("child.stopped", &ChildEvent::Stopped(20)),
         line("child.exited", &ChildEvent::Exited(37)),
         line("child.killed", &ChildEvent::Killed(9)),
+        line("child.executed", &ChildEvent::Executed),
     ]
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use core_types::protocol::launcher::{ChildCommand, ChildEvent};
 use core_types::protocol::{decode, encode};
@@ -17,6 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, recv};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getpgrp, ioctl_tiocsctty, kill_process, kill_process_group, setsid,
     waitid,
@@ -26,6 +27,7 @@ use rustix::termios::tcsetpgrp;
 use crate::handover::{MonitorPlan, MonitorReport, Step, StepError, receive, send};
 use crate::own_process;
 use crate::spawn::{OWN_EXECUTABLE, STAGE_ARGUMENT};
+use crate::stage::NOT_EXECUTED;
 
 /// Longest [`ChildCommand`] as bytes, and more.
 const COMMAND_BYTES_MAX: usize = 64;
@@ -53,6 +55,13 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// What the monitor woke up for.
+struct Woken {
+    executed: bool,
+    child_changed: bool,
+    asked: bool,
+}
+
 /// One child that has not been reaped, so its process id is its own.
 struct Monitor {
     child: Pid,
@@ -60,6 +69,8 @@ struct Monitor {
     /// `None` once `pds` is gone.
     control: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
+    /// Ends when the stage becomes the command, or says before that it does not; `None` once it has.
+    execution: Option<OwnedFd>,
 }
 
 impl Monitor {
@@ -76,17 +87,22 @@ impl Monitor {
         if let Some(terminal) = &terminal {
             ioctl_tiocsctty(terminal).map_err(StepError::at(Step::Terminal))?;
         }
-        let child = start_stage(stage_socket).map_err(StepError::at(Step::Stage))?;
-        Ok(Self { child, child_changes, control: Some(control), terminal })
+        let (execution, word) = pipe_with(PipeFlags::CLOEXEC).map_err(StepError::at(Step::Stage))?;
+        let child = start_stage(stage_socket, word).map_err(StepError::at(Step::Stage))?;
+        Ok(Self { child, child_changes, control: Some(control), terminal, execution: Some(execution) })
     }
 
     /// Waits for the child's end, doing meanwhile what `pds` asks.
     fn serve(&mut self) -> io::Result<()> {
         loop {
-            let (child_changed, asked) = self.wait()?;
+            let Woken { executed, child_changed, asked } = self.wait()?;
+            if executed {
+                self.report_execution();
+            }
             if child_changed {
                 while self.child_changes.read_signal()?.is_some() {}
                 if let Some(end) = self.report_changes()? {
+                    self.report_execution();
                     self.hold_terminal();
                     self.tell(end);
                     return Ok(());
@@ -99,13 +115,27 @@ impl Monitor {
     }
 
     /// Blocks until the child changed, or `pds` said something or went.
-    fn wait(&self) -> io::Result<(bool, bool)> {
-        let changes = PollFd::new(&self.child_changes, PollFlags::IN);
+    fn wait(&self) -> io::Result<Woken> {
+        let changes = Some(PollFd::new(&self.child_changes, PollFlags::IN));
         let control = self.control.as_ref().map(|control| PollFd::new(control, PollFlags::IN));
-        let mut waiting: Vec<PollFd<'_>> = [changes].into_iter().chain(control).collect();
+        let execution = self.execution.as_ref().map(|execution| PollFd::new(execution, PollFlags::IN));
+        let (has_control, has_execution) = (control.is_some(), execution.is_some());
+        let mut waiting: Vec<PollFd<'_>> = [changes, control, execution].into_iter().flatten().collect();
         retry_on_intr(|| poll(&mut waiting, None))?;
-        let ready = |index: usize| waiting.get(index).is_some_and(|polled| !polled.revents().is_empty());
-        Ok((ready(0), ready(1)))
+        let mut ready = waiting.iter().map(|polled| !polled.revents().is_empty());
+        let mut next = |polled: bool| polled && ready.next().unwrap_or(false);
+        Ok(Woken { child_changed: next(true), asked: next(has_control), executed: next(has_execution) })
+    }
+
+    /// Tells that the command is executed, if the stage's pipe has ended without a word. By the end of the child at
+    /// the latest it has ended, so this never waits long.
+    fn report_execution(&mut self) {
+        if let Some(execution) = self.execution.take() {
+            let mut word = NOT_EXECUTED;
+            if retry_on_intr(|| rustix::io::read(&execution, &mut word)) == Ok(0) {
+                self.tell(ChildEvent::Executed);
+            }
+        }
     }
 
     /// Tells of every stop, and gives the child's end if it has ended; it is reaped then.
@@ -193,14 +223,15 @@ fn hold_signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&changes, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
-/// Starts the stage. It inherits the blocked signals, so that none strikes before it is ready for it.
-fn start_stage(socket: OwnedFd) -> io::Result<Pid> {
+/// Starts the stage, with `word` as its standard output. It inherits the blocked signals, so that none strikes before
+/// it is ready for it.
+fn start_stage(socket: OwnedFd, word: OwnedFd) -> io::Result<Pid> {
     let stage = Command::new(OWN_EXECUTABLE)
         .arg0(env!("CARGO_PKG_NAME"))
         .arg(STAGE_ARGUMENT)
         .process_group(0)
         .stdin(socket)
-        .stdout(Stdio::null())
+        .stdout(word)
         .spawn()?;
     i32::try_from(stage.id()).ok().and_then(Pid::from_raw).ok_or_else(|| Errno::RANGE.into())
 }

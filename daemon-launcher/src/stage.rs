@@ -37,11 +37,16 @@ const RESOURCES: [Resource; 16] = [
     Resource::Rttime,
 ];
 
+/// What a stage says to its monitor, on its standard output, when it has not become the command.
+pub(crate) const NOT_EXECUTED: [u8; 1] = [b'!'];
+
 /// The whole life of a stage. It returns only if the command could not be executed.
 #[must_use]
 pub fn run() -> ExitCode {
     if let Ok(socket) = own_process::prepare() {
         let error = become_command(&socket);
+        // The monitor takes the end of its pipe without a word for the command's execution.
+        let _ = rustix::io::write(rustix::stdio::stdout(), &NOT_EXECUTED);
         // If this fails too, the launcher sees the end of a socket that never said `Executing`.
         let _ = send(&socket, &StageReport::Failed(error), &[]);
     }

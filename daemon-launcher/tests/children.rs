@@ -101,8 +101,11 @@ fn start_with(
         terminal,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let pid = runtime.block_on(start(executable, child, Instant::now() + Duration::from_secs(60)))?;
-    Ok(Running { control, pid, _runtime: runtime })
+    let started = runtime.block_on(start(executable, child, Instant::now() + Duration::from_secs(60)));
+    let running = Running { control, pid: *started.as_ref().unwrap_or(&0), _runtime: runtime };
+    // The monitor says that a command is executed before anything else, and of no other.
+    assert_eq!(running.event() == Some(ChildEvent::Executed), started.is_ok());
+    started.map(|_| running)
 }
 
 fn null() -> OwnedFd {

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use core_ipc::blocking::Client;
 use core_ipc::{CallError, CallOptions};
 use core_types::ProfileName;
+use core_types::header::Refusal;
 use core_types::protocol::launcher::{ChildCommand, ChildEvent, LauncherDenial, Mapping, Run};
 use core_types::protocol::secrets::Selection;
 use core_types::protocol::{decode, encode};
@@ -90,7 +91,15 @@ fn run_with(
     }
     let [input, output, error] = streams;
     // Until the child runs, signals do to this process what they always do; the monitor sees it end.
-    start(&call, vec![input, output, error, directory, monitors_end])?;
+    match start(&call, vec![input, output, error, directory, monitors_end]) {
+        // The launcher died over it; the monitor, if there is one, knows whether the command is executed.
+        Err(RunError::Call(error @ (CallError::Lost | CallError::Refused(Refusal::ServiceGone)))) => {
+            if !job.is_executed() {
+                return Err(RunError::Call(error));
+            }
+        }
+        outcome => outcome?,
+    }
     drop(call);
     let signals = Signals::hold().map_err(RunError::at("signals cannot be held"))?;
     job.attend(signals)
@@ -146,6 +155,15 @@ impl Job {
         }
     }
 
+    /// Waits for the monitor's first word; false if it is another one, or there is none because there is no monitor.
+    fn is_executed(&self) -> bool {
+        let mut message = [0; EVENT_BYTES_MAX];
+        match retry_on_intr(|| recv(&self.control, &mut message, RecvFlags::empty())) {
+            Ok((length, _)) => matches!(decode(&message[..length]), Ok(ChildEvent::Executed)),
+            Err(_) => false,
+        }
+    }
+
     /// The size may have changed before changes were heard of.
     fn begin(&mut self) {
         if let Some(screen) = &mut self.screen {
@@ -190,6 +208,7 @@ impl Job {
         let (length, _) = retry_on_intr(|| recv(&self.control, &mut message, RecvFlags::empty()))
             .map_err(RunError::at(LOST))?;
         match decode(&message[..length]) {
+            Ok(ChildEvent::Executed) => {}
             Ok(ChildEvent::Stopped(signal)) => self.on_stop(signal, signals)?,
             Ok(ChildEvent::Exited(code)) => self.end = Some(ExitCode::from(code.to_le_bytes()[0])),
             Ok(ChildEvent::Killed(signal)) => {

@@ -146,6 +146,8 @@ pub enum ChildEvent {
     Exited(i32),
     /// The command was ended by this signal.
     Killed(i32),
+    /// The command is being executed: the first event there is, and the only proof of it when the launcher dies.
+    Executed,
 }
 
 service! {

@@ -1,0 +1,92 @@
+//! Round trips and whole processes, with everything on one core or anywhere.
+
+use std::process::{Command, Stdio};
+
+use core_ipc::CallOptions;
+use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
+use core_types::protocol::secrets::Get;
+use core_types::{ProfileName, WireSecret};
+use rustix::thread::CpuSet;
+use tests::System;
+use tests::system::SUPERVISOR;
+
+use crate::cores;
+use crate::echo::{BYTES, BusEcho, Echo, RawEcho};
+use crate::measure::{Rounds, Row, pair};
+
+const ROUND_TRIPS: Rounds = Rounds { rounds: 40, each: 100 };
+const PROCESSES: Rounds = Rounds { rounds: 60, each: 5 };
+
+/// The four rows of latency, on one core and on any.
+pub(crate) fn all(system: &System) -> Vec<Row> {
+    [true, false].into_iter().flat_map(|pinned| rows(system, pinned)).collect()
+}
+
+fn rows(system: &System, pinned: bool) -> Vec<Row> {
+    let allowed: CpuSet = cores::allowed();
+    let mut raw = RawEcho::start();
+    let echo = BusEcho::start(system);
+    let mut pids: Vec<u32> =
+        [SUPERVISOR, BUS, SECRETS, PROFILE, LAUNCHER].map(|name| system.pid_of(name)).to_vec();
+    pids.extend(raw.pids());
+    pids.push(echo.pid());
+    cores::place(&pids, pinned, &allowed);
+    let place = if pinned { "one core" } else { "any core" };
+    let name = |what: &str| format!("{what} ({place})");
+
+    let mut client = system.client();
+    let call = Echo(WireSecret::new(vec![7; BYTES]));
+    let round_trip = pair(
+        ROUND_TRIPS,
+        || raw.round_trip(),
+        || {
+            client.call(&call, CallOptions::default()).expect("an echo");
+        },
+    );
+    let get = Get { profile: ProfileName::parse("default").expect("a name"), name: "api-key".to_owned() };
+    let sealed_get = pair(
+        ROUND_TRIPS,
+        || raw.round_trip(),
+        || {
+            client.call(&get, CallOptions::default()).expect("a value");
+        },
+    );
+    let whole_get =
+        pair(PROCESSES, || run(&mut bare_true(system)), || run(&mut pds(system, &["get", "api-key"])));
+    let whole_run = pair(
+        PROCESSES,
+        || run(&mut bare_true(system)),
+        || {
+            run(&mut pds(system, &["run", "--", "/bin/true"]));
+        },
+    );
+    cores::place(&pids, false, &allowed);
+    vec![
+        Row::times(&name("request/response through the bus, 256 B, warm"), round_trip, 1.6),
+        Row::times(&name("get by a warm client: sealed, gates, cache, audit"), sealed_get, 2.5),
+        Row::times(&name("`pds get` as a whole process"), whole_get, 2.5),
+        Row::times(&name("`pds run -- true` as a whole process"), whole_run, 4.0),
+    ]
+}
+
+fn command(system: &System, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().envs(system.environment());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn bare_true(system: &System) -> Command {
+    command(system, "/bin/true")
+}
+
+fn pds(system: &System, arguments: &[&str]) -> Command {
+    let mut command = command(system, system.programs().join("pds"));
+    command.args(arguments);
+    command
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().expect("a program that can be started");
+    assert!(status.success(), "{command:?} ended with {status}");
+}

@@ -1,0 +1,58 @@
+//! How fast a child writes into a pipe, with `pds run` around it and without.
+
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use tests::System;
+
+use crate::measure::{Row, median};
+
+const BYTES: u64 = 1 << 30;
+const ROUNDS: usize = 9;
+
+/// The row.
+pub(crate) fn pipe(system: &System) -> Row {
+    let writer = ["head", "-c", &BYTES.to_string(), "/dev/zero"].map(str::to_owned);
+    let pds = system.programs().join("pds").display().to_string();
+    let around = [vec![pds, "run".to_owned(), "--".to_owned()], writer.to_vec()].concat();
+    let (mut floor, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        floor.push(mebibytes_per_second(system, &writer));
+        ours.push(mebibytes_per_second(system, &around));
+    }
+    Row {
+        name: "a child's pipe throughput under `pds run`".to_owned(),
+        unit: "MB/s",
+        floor: Some(median(floor)),
+        ours: median(ours),
+        budget: 0.98,
+        more_is_better: true,
+    }
+}
+
+/// From the first byte to the end, so that starting is not counted.
+fn mebibytes_per_second(system: &System, arguments: &[String]) -> f64 {
+    let mut child = Command::new(&arguments[0])
+        .args(&arguments[1..])
+        .env_clear()
+        .envs(system.environment())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a program that can be started");
+    let mut pipe = child.stdout.take().expect("a pipe");
+    let mut buffer = vec![0; 1 << 16];
+    let mut read = pipe.read(&mut buffer).expect("the first bytes") as u64;
+    let began = Instant::now();
+    loop {
+        match pipe.read(&mut buffer).expect("a pipe that can be read") {
+            0 => break,
+            count => read += count as u64,
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    assert_eq!(read, BYTES);
+    assert!(child.wait().expect("a child").success());
+    BYTES as f64 / f64::from(1 << 20) / seconds
+}

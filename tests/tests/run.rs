@@ -1,0 +1,475 @@
+//! `pds run`: the child is as if the shell had started it, with its secrets, or it is not started at all.
+// Functions beside the tests report by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
+
+use core_crypto::SecureBytes;
+use rustix::process::Signal;
+use tests::canary::Canary;
+use tests::postgres::Postgres;
+use tests::process::Pinned;
+use tests::system::wait_for;
+use tests::terminal::{PROMPT, Terminal};
+use tests::{PASSWORD, Spec, System, deadline};
+
+const CTRL_C: &str = "\x03";
+const CTRL_Z: &str = "\x1a";
+const CTRL_BACKSLASH: &str = "\x1c";
+
+fn booted() -> System {
+    System::boot(Spec::ready().secret("api-key", "s3cret value"))
+}
+
+#[test]
+fn postgresql_lets_in_who_has_the_password_of_the_vault_and_nobody_else() {
+    let password = hex::encode(SecureBytes::random(24).unwrap().expose());
+    let server = Postgres::start(password.as_bytes());
+    let mut system = System::boot(Spec::ready().secret("other", "not for psql"));
+    system.keep_secret(password.as_bytes());
+    system.pds(["set", "pgpassword"]).stdin(&password).run().done();
+    let port = server.port().to_string();
+    let psql = server.psql().into_os_string().into_string().unwrap();
+    let query = "select 40 + 2";
+    let client = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-w", "-X", "-t", "-A", "-c", query];
+
+    let with = [&["run", "--only", "pgpassword", "--", psql.as_str()][..], &client].concat();
+    system.pds(with).run().done().prints("42\n");
+    system.program(&psql, client).run().exits(2).says("no password supplied");
+    system
+        .program(&psql, client)
+        .env("PGPASSWORD", "guessed")
+        .run()
+        .exits(2)
+        .says("password authentication failed");
+    let without = [&["run", "--only", "other", "--", psql.as_str()][..], &client].concat();
+    system.pds(without).run().exits(2).says("no password supplied");
+    let canary = Canary::new(password.as_bytes());
+    assert_eq!(canary.in_files(system.folder()), []);
+    assert_eq!(canary.in_processes(&BTreeSet::new()), []);
+}
+
+#[test]
+fn the_exit_code_is_the_childs() {
+    let system = booted();
+    system.shell("pds run -- sh -c 'kill -TERM $$'; echo $?").run().done().prints("143\n");
+    system.pds(["run", "--", "sh", "-c", "exit 37"]).run().exits(37);
+    system.pds(["run", "--", "sh", "-c", "exit 255"]).run().exits(255);
+    system.pds(["run", "--", "sh", "-c", "kill -KILL $$"]).run().exits(137);
+    system.pds(["run", "--", "sh", "-c", "kill -SEGV $$"]).run().exits(139);
+    system.pds(["run", "--", "true"]).run().done().says_nothing().prints("");
+}
+
+#[test]
+fn a_command_that_cannot_be_started_has_the_codes_of_the_shell() {
+    let system = booted();
+    system.pds(["run", "--", "/nonexistent"]).run().exits(127).says("not found");
+    system.pds(["run", "--", "no-such-command-anywhere"]).run().exits(127);
+    let script = system.folder().join("script");
+    std::fs::write(&script, "#!/bin/sh\nexit 0\n").unwrap();
+    system.pds(["run", "--", "./script"]).run().exits(126);
+    system.pds(["run", "--", "/"]).run().exits(126);
+    system.pds(["run", "--", ""]).run().exits(127);
+    system.pds(["run"]).run().exits(2);
+}
+
+/// A command that leaves a file behind if it ever runs, and that file.
+fn witness(system: &System) -> (std::path::PathBuf, Vec<String>) {
+    let proof = system.folder().join("it-ran");
+    (proof.clone(), vec!["--".to_owned(), "touch".to_owned(), proof.display().to_string()])
+}
+
+/// Runs the witness with these options; it must be refused in these words, and must not run.
+fn is_not_started(system: &System, options: &[&str], words: &[&str]) {
+    let (proof, command) = witness(system);
+    let mut arguments = vec!["run".to_owned()];
+    arguments.extend(options.iter().map(|option| (*option).to_owned()));
+    arguments.extend(command);
+    let ended = system.pds(&arguments).run().exits(125);
+    for word in words {
+        ended.says(word);
+    }
+    assert!(!proof.exists(), "the child ran");
+}
+
+#[test]
+fn a_secret_that_would_steer_the_loader_is_named_and_nothing_runs() {
+    let system = System::boot(Spec::ready().secret("ld-preload", "/tmp/evil.so").secret("fine", "x"));
+    is_not_started(&system, &[], &["ld-preload", "LD_PRELOAD"]);
+    is_not_started(&system, &["--only", "ld-*"], &["ld-preload", "LD_PRELOAD"]);
+    is_not_started(&system, &["--only", "fine", "--env", "PATH=fine"], &["PATH"]);
+    let (proof, command) = witness(&system);
+    system
+        .pds([vec!["run".to_owned(), "--only".to_owned(), "fine".to_owned()], command].concat())
+        .run()
+        .done();
+    assert!(proof.exists(), "the witness leaves no trace, so it proves nothing");
+}
+
+#[test]
+fn two_secrets_on_one_variable_are_named_and_nothing_runs() {
+    let system = System::boot(Spec::ready().secret("db-password", "a").secret("db.password", "b"));
+    is_not_started(&system, &[], &["db-password", "db.password", "DB_PASSWORD"]);
+    is_not_started(&system, &["--only", "db-password", "--env", "DB_PASSWORD=db.password"], &["DB_PASSWORD"]);
+    system.pds(["run", "--only", "db-password", "--", "sh", "-c", "test $DB_PASSWORD = a"]).run().done();
+}
+
+#[test]
+fn values_that_no_environment_holds_are_named_and_nothing_runs() {
+    let system = System::boot(Spec::ready().secret("nul", b"a\0b").secret("long", vec![b'x'; 200_000]));
+    is_not_started(&system, &["--only", "nul"], &["nul", "NUL byte"]);
+    is_not_started(&system, &["--only", "long"], &["long"]);
+}
+
+#[test]
+fn it_is_all_secrets_or_no_child() {
+    let system = System::boot(Spec::ready().secret("there", "x").profile("shut").secret("y", "z").locked());
+    is_not_started(&system, &["--only", "there,missing"], &["missing"]);
+    is_not_started(&system, &["--only", "nothing/*"], &["nothing/*"]);
+    is_not_started(&system, &["--env", "X=missing"], &["missing"]);
+    is_not_started(&system, &["-p", "shut"], &["shut", "pds unlock"]);
+    is_not_started(&system, &["-p", "nobody"], &["nobody"]);
+    is_not_started(&system, &["--prefix", "A-B"], &["A-B"]);
+    system.pds(["lock"]).run().done();
+    is_not_started(&system, &[], &["locked"]);
+    system.pds(["daemon", "stop"]).run().done();
+    is_not_started(&system, &["--no-start"], &["pds daemon start"]);
+}
+
+#[test]
+fn a_selection_decides_what_the_child_gets() {
+    let spec = Spec::ready().secret("a", "1").secret("b/x", "2").secret("b/y", "3").secret("9c", "4");
+    let system = System::boot(spec.profile("other").secret("a", "other's").secret("d", "5"));
+    let shows = |options: &[&str], expected: &str| {
+        let script = "env | grep -E '^(A|B_X|B_Y|_9C|D|P_.*|NEW)=' | sort";
+        let arguments = [&["run"], options, &["--", "sh", "-c", script]].concat();
+        system.pds(arguments).run().done().prints(expected);
+    };
+    shows(&[], "A=1\nB_X=2\nB_Y=3\n_9C=4\n");
+    shows(&["--only", "a,b/*"], "A=1\nB_X=2\nB_Y=3\n");
+    shows(&["--only", "a", "--env", "NEW=b/x"], "A=1\nNEW=2\n");
+    shows(&["--only", "b/x", "--prefix", "P_"], "P_B_X=2\n");
+    shows(&["-p", "other"], "A=other's\nD=5\n");
+    shows(&["-p", "other", "-p", "default", "--only", "a,b/x"], "A=other's\nB_X=2\n");
+}
+
+/// The variables that a `NAME=value` list without an end mark says.
+fn variables(bytes: &[u8]) -> BTreeSet<Vec<u8>> {
+    bytes.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()).map(<[u8]>::to_vec).collect()
+}
+
+#[test]
+fn the_environment_is_the_callers_and_the_secrets_and_nothing_else() {
+    let system = booted();
+    let odd = OsString::from_vec(b"\xff line\nfeed =".to_vec());
+    let within =
+        system.pds(["run", "--", "env", "-0"]).env("ODD", &odd).env("API_KEY", "the caller's").run().done();
+    let without = system.program("env", ["-0"]).env("ODD", &odd).run().done();
+    let mut expected = variables(&without.stdout);
+    expected.insert(b"API_KEY=s3cret value".to_vec());
+    expected.insert(b"PDS_PROFILE=default".to_vec());
+    assert_eq!(variables(&within.stdout), expected);
+}
+
+#[test]
+fn directory_umask_limits_descriptors_and_signals_are_the_callers() {
+    let system = booted();
+    let folder = system.folder().join("some where");
+    std::fs::create_dir(&folder).unwrap();
+    // Everything a child inherits that /proc or the shell can tell.
+    let facts = "pwd; umask; ulimit -a; nice; readlink /proc/self/fd/0 /proc/self/ns/*; \
+        grep -E '^(SigBlk|Uid|Gid|Groups|CapBnd|NoNewPrivs|Seccomp|Cpus_allowed):' /proc/self/status";
+    let set = "umask 027; ulimit -S -n 77; ulimit -c 0; cd 'some where'; ";
+    let script = format!("{set} exec sh -c \"$FACTS\" </dev/null");
+    let script_within = format!("{set} exec pds run -- sh -c \"$FACTS\" </dev/null");
+    let without = system.shell(&script).env("FACTS", facts).run().done();
+    let within = system.shell(&script_within).env("FACTS", facts).run().done();
+    assert_eq!(within.text(), without.text());
+    assert!(without.text().contains("some where\n0027\n"), "{}", without.text());
+    // Of the descriptors just the three; the fourth is the listing's own.
+    system.shell("pds run -- ls /proc/self/fd 7</dev/null").run().done().prints("0\n1\n2\n3\n");
+    // No signal is ignored that a program may use: glibc keeps 32 and 33 to itself.
+    let status = system.pds(["run", "--", "grep", "SigIgn", "/proc/self/status"]).run().done().text();
+    let ignored = u64::from_str_radix(status.split_ascii_whitespace().last().unwrap(), 16).unwrap();
+    assert_eq!(ignored & !(3 << 31), 0, "{status}");
+    // Also where its folder has gone meanwhile.
+    std::fs::create_dir(system.folder().join("gone")).unwrap();
+    system.shell("cd gone; rmdir ../gone; pds run -- true").run().done();
+}
+
+#[test]
+fn pipes_and_files_are_the_childs_own() {
+    let system = booted();
+    system.shell("seq 1000000 | pds run -- tail -1").run().done().prints("1000000\n");
+    system
+        .shell("set +o pipefail; pds run -- yes | head -1; echo ${PIPESTATUS[0]}")
+        .run()
+        .done()
+        .prints("y\n141\n");
+    system
+        .shell("pds run -- sh -c 'echo out; echo err >&2' >out 2>err")
+        .run()
+        .done()
+        .prints("")
+        .says_nothing();
+    assert_eq!(std::fs::read(system.folder().join("out")).unwrap(), b"out\n");
+    assert_eq!(std::fs::read(system.folder().join("err")).unwrap(), b"err\n");
+    system
+        .shell("echo first >log; pds run -- echo second >>log; cat log")
+        .run()
+        .done()
+        .prints("first\nsecond\n");
+    // The child reads on where the shell stopped, and the shell where the child stopped.
+    let line = "printf '1\\n2\\n3\\n' >f; { read a; pds run -- sh -c 'read b; echo $b'; cat; } <f";
+    system.shell(line).run().done().prints("2\n3\n");
+    system
+        .shell("pds run -- readlink /proc/self/fd/1 >where; cat where")
+        .run()
+        .done()
+        .prints_among("/where\n");
+}
+
+#[test]
+fn closed_and_silent_streams_do_no_harm() {
+    let system = booted();
+    system.shell("pds run -- sh -c 'exit 5' <&- >&- 2>&-").run().exits(5);
+    system.shell("pds run -- cat <&-; true").run().done();
+    system.pds(["run", "--", "sh", "-c", "exit 6"]).stdin_stays_open().run().exits(6);
+    // What the child leaves behind holds the output open, as under the shell; `pds` itself does not wait for it.
+    let line = "pds run -- sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!'";
+    let left = system.shell(line).run().done().text().parse().unwrap();
+    Pinned::open(left).expect("a process the child left behind lives on").signal(Signal::KILL);
+}
+
+#[test]
+fn signals_to_pds_reach_the_child() {
+    let system = booted();
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129), (Signal::QUIT, 131)] {
+        let proof = system.folder().join("started");
+        let script = format!("ulimit -c 0; : >{}; exec sleep 1000", proof.display());
+        let running = system.pds(["run", "--", "sh", "-c", &script]).start();
+        wait_for("the child runs", || proof.exists().then_some(()));
+        running.process().wait_until_it_handles(Signal::TERM);
+        running.process().signal(signal);
+        running.wait().exits(code);
+        std::fs::remove_file(&proof).unwrap();
+    }
+    let proof = system.folder().join("started");
+    let script = format!("trap 'kill %1; exit 9' USR1; : >{}; sleep 1000 & wait", proof.display());
+    let running = system.pds(["run", "--", "bash", "-c", &script]).start();
+    wait_for("the child runs", || proof.exists().then_some(()));
+    running.process().wait_until_it_handles(Signal::TERM);
+    running.process().signal(Signal::USR1);
+    running.wait().exits(9);
+}
+
+#[test]
+fn a_child_does_not_outlive_a_pds_that_was_killed() {
+    let system = booted();
+    let proof = system.folder().join("pid");
+    let script = format!("echo $$ >{0}.new; mv {0}.new {0}; exec sleep 1000", proof.display());
+    let running = system.pds(["run", "--", "sh", "-c", &script]).start();
+    let pid = wait_for("the child says who it is", || std::fs::read_to_string(&proof).ok());
+    let child = Pinned::open(pid.trim().parse().unwrap()).unwrap();
+    running.process().signal(Signal::KILL);
+    running.wait().killed_by(9);
+    assert!(child.wait_end(deadline()), "the child lives on");
+}
+
+#[test]
+fn a_terminal_of_the_child_has_the_size_of_the_users() {
+    let system = booted();
+    let mut terminal = Terminal::bash(&system);
+    terminal.line("pds run -- stty size");
+    terminal.wait_for("\n31 97");
+    terminal.wait_for(PROMPT);
+    terminal.line(r"pds run -- sh -c 'trap '\''stty size; kill %1; exit 3'\'' WINCH; echo rea''dy; sleep 1000 & wait'; echo code=$?");
+    terminal.wait_for("\nready");
+    terminal.resize(40, 120);
+    terminal.wait_for("\n40 120");
+    terminal.wait_for("code=3");
+}
+
+#[test]
+fn a_terminal_is_one_for_the_child_and_as_before_afterwards() {
+    let system = booted();
+    let mut terminal = Terminal::bash(&system);
+    let before = terminal.settings();
+    terminal.line(
+        "pds run -- sh -c 'test -t 0 && test -t 1 && test -t 2 && tty </dev/tty && echo terminal-$API_KEY'",
+    );
+    terminal.wait_for("\nterminal-s3cret value");
+    terminal.wait_for(PROMPT);
+    // A child that leaves its terminal raw leaves the user's as it was.
+    terminal.line("pds run -- sh -c 'stty raw -echo; exit 4'; echo code=$?");
+    terminal.wait_for("\ncode=4");
+    terminal.wait_for(PROMPT);
+    let after = terminal.settings();
+    assert_eq!(
+        (before.local_modes, before.input_modes, before.output_modes),
+        (after.local_modes, after.input_modes, after.output_modes)
+    );
+    terminal.line(
+        "echo piped-in | pds run -- cat; pds run -- sh -c 'test -t 1' | cat; echo code=${PIPESTATUS[0]}",
+    );
+    terminal.wait_for("\npiped-in");
+    terminal.wait_for("code=1");
+    terminal.wait_for(PROMPT);
+    // What the child does not read, the shell reads next.
+    terminal.line("pds run -- sh -c 'echo rea''dy; read line; echo got-$line'");
+    terminal.wait_for("\nready");
+    terminal.line("typed");
+    terminal.wait_for("\ngot-typed");
+    terminal.wait_for(PROMPT);
+}
+
+#[test]
+fn keys_that_are_signals_reach_the_child() {
+    let system = booted();
+    let mut terminal = Terminal::bash(&system);
+    terminal.line("ulimit -c 0");
+    terminal.wait_for(PROMPT);
+    for (key, code) in [(CTRL_C, 130), (CTRL_BACKSLASH, 131)] {
+        terminal.line("pds run -- sh -c 'echo rea''dy; exec sleep 1000'; echo code=$?");
+        terminal.wait_for("\nready");
+        terminal.keys(key);
+        terminal.wait_for(&format!("code={code}"));
+        terminal.wait_for(PROMPT);
+    }
+    terminal.line(r"pds run -- bash -c 'trap '\''echo caught; exit 7'\'' INT; echo rea''dy; sleep 1000 & wait; kill %1'; echo code=$?");
+    terminal.wait_for("\nready");
+    terminal.keys(CTRL_C);
+    terminal.wait_for("caught");
+    terminal.wait_for("code=7");
+}
+
+#[test]
+fn a_job_that_is_stopped_goes_on_in_the_foreground() {
+    let system = booted();
+    let mut terminal = Terminal::bash(&system);
+    // It says when it goes on: what is typed before that is still the shell's.
+    let child = r#"$| = 1; $SIG{CONT} = sub { print "goes", "-on\n" }; print "rea", "dy\n"; $line = <STDIN>; print "got-$line"; exit 5"#;
+    terminal.line(&format!("pds run -- perl -e '{child}'; echo code=$?"));
+    terminal.wait_for("\nready");
+    for _ in 0..2 {
+        terminal.keys(CTRL_Z);
+        terminal.wait_for("Stopped");
+        terminal.wait_for(PROMPT);
+        // The terminal is the shell's again, with its echo.
+        terminal.line("echo back-to-she''ll; jobs");
+        terminal.wait_for("\nback-to-shell");
+        terminal.wait_for("Stopped");
+        terminal.wait_for(PROMPT);
+        terminal.line("fg; echo code=$?");
+        terminal.wait_for("\ngoes-on");
+    }
+    terminal.line("hello");
+    terminal.wait_for("got-hello");
+    terminal.wait_for("code=5");
+    terminal.wait_for(PROMPT);
+    terminal.line("exit 0");
+    assert!(terminal.wait().success());
+}
+
+#[test]
+fn a_job_in_the_background_runs_and_can_be_fetched() {
+    let system = booted();
+    let proof = system.folder().join("done");
+    let mut terminal = Terminal::bash(&system);
+    terminal.line(&format!("pds run -- sh -c 'echo in-the-back; : >{}' &", proof.display()));
+    wait_for("the job in the background ends", || proof.exists().then_some(()));
+    terminal.line("wait; echo do''ne");
+    terminal.wait_for("\ndone");
+    terminal.line("pds run -- sh -c 'read line; echo got-$line' &");
+    terminal.wait_for(PROMPT);
+    // It wants to read, so it stops until it is fetched.
+    wait_for("the job stops for input", || {
+        terminal.line("jobs");
+        let shown = terminal.wait_for(PROMPT);
+        shown.contains("Stopped").then_some(())
+    });
+    terminal.line("fg");
+    terminal.wait_for("pds run");
+    terminal.wait_for("\n");
+    terminal.line("typed");
+    terminal.wait_for("got-typed");
+}
+
+#[test]
+fn a_window_that_is_closed_ends_the_child() {
+    let system = booted();
+    let proof = system.folder().join("pid");
+    let mut terminal = Terminal::bash(&system);
+    let place = proof.display();
+    terminal
+        .line(&format!("pds run -- sh -c 'echo $$ >{place}.new; mv {place}.new {place}; exec sleep 1000'"));
+    let pid = wait_for("the child says who it is", || std::fs::read_to_string(&proof).ok());
+    let child = Pinned::open(pid.trim().parse().unwrap()).unwrap();
+    terminal.hang_up();
+    assert!(child.wait_end(deadline()), "the child lives on");
+}
+
+#[test]
+fn passwords_are_asked_for_on_the_terminal_and_never_shown() {
+    let system = System::boot(Spec::new());
+    let mut terminal = Terminal::bash(&system);
+    terminal.line("pds init </dev/null; echo code=$?");
+    terminal.wait_for(": ");
+    terminal.line(PASSWORD);
+    terminal.wait_for(": ");
+    terminal.line(PASSWORD);
+    terminal.wait_for("code=0");
+    terminal.wait_for(PROMPT);
+    terminal.line("pds set typed; echo code=$?");
+    terminal.wait_for(": ");
+    terminal.line("value typed blind");
+    terminal.wait_for("code=0");
+    terminal.wait_for(PROMPT);
+    terminal.line("pds lock; pds unlock; echo code=$?");
+    terminal.wait_for(": ");
+    terminal.line("wrong");
+    terminal.wait_for("code=8");
+    terminal.wait_for(PROMPT);
+    assert!(!terminal.shown().contains("[REDACTED]"), "the terminal showed a password");
+    assert!(!terminal.shown().contains("typed blind"), "the terminal showed a value");
+    terminal.line("pds unlock");
+    terminal.wait_for(": ");
+    terminal.line(PASSWORD);
+    terminal.wait_for(PROMPT);
+    // On a terminal, and only there, a line feed follows the value.
+    terminal.line("pds get typed");
+    terminal.wait_for("\nvalue typed blind\r\n");
+    system.pds(["get", "typed"]).run().done().prints("value typed blind");
+    terminal.line("pds rm typed");
+    terminal.wait_for("typed");
+    terminal.line("n");
+    terminal.wait_for(PROMPT);
+    system.pds(["get", "typed"]).run().done();
+    terminal.line("pds rm typed");
+    terminal.wait_for("?");
+    terminal.line("y");
+    terminal.wait_for(PROMPT);
+    system.pds(["get", "typed"]).run().exits(4);
+}
+
+#[test]
+fn only_the_child_has_the_secret() {
+    let value = format!("canary-{}", hex::encode(SecureBytes::random(16).unwrap().expose()));
+    let system = System::boot(Spec::ready().secret("api-key", &value).log("trace"));
+    let proof = system.folder().join("pid");
+    let script = format!("echo $$ >{0}.new; mv {0}.new {0}; read line; exit 3", proof.display());
+    let running = system.pds(["run", "-v", "--", "sh", "-c", &script]).stdin_stays_open().start();
+    let pid: u32 =
+        wait_for("the child says who it is", || std::fs::read_to_string(&proof).ok()).trim().parse().unwrap();
+    let canary = Canary::new(value.as_bytes());
+    let environ = std::fs::read(Path::new("/proc").join(pid.to_string()).join("environ")).unwrap();
+    assert!(canary.found_in(&environ).is_some(), "the child has no secret, so this shows nothing");
+    assert_eq!(canary.in_processes(&BTreeSet::from([pid])), []);
+    assert_eq!(canary.in_files(system.folder()), []);
+    Pinned::open(pid).unwrap().signal(Signal::KILL);
+    let ended = running.wait().exits(137);
+    assert_eq!(canary.found_in(&ended.stderr), None);
+}
