@@ -226,6 +226,24 @@ impl Screen {
         }
     }
 
+    /// Shows what a stopped child wrote before it stopped, as far as the user's terminal takes it.
+    pub(crate) fn show_what_is_there(&mut self) {
+        let mut most = LEFT_BEHIND_BYTES_MAX;
+        while most > 0 {
+            if self.shown.is_empty() {
+                match self.shown.fill(&self.master) {
+                    0 => return,
+                    count => most = most.saturating_sub(count),
+                }
+            }
+            let before = self.shown.start;
+            self.shown.drain(&self.terminal.device);
+            if self.shown.start == before {
+                return;
+            }
+        }
+    }
+
     /// Takes up what an ended child left in its terminal; true when all of it has been shown.
     pub(crate) fn has_shown_the_rest(&mut self) -> bool {
         if self.shown.is_empty() && self.left_behind < LEFT_BEHIND_BYTES_MAX {

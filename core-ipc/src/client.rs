@@ -160,7 +160,9 @@ impl BusClient {
                 let again = descriptors.is_empty();
                 match self.call_once::<C>(&body, deadline, std::mem::take(&mut descriptors)).await {
                     // Nothing was delivered: a daemon that is being restarted is back in a moment.
-                    Err(CallError::Refused(Refusal::ServiceUnknown)) if again && Instant::now() < deadline => {
+                    Err(CallError::Refused(Refusal::ServiceUnknown))
+                        if again && Instant::now() < deadline =>
+                    {
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
                     outcome => return outcome,

@@ -27,7 +27,7 @@ use rustix::termios::tcsetpgrp;
 use crate::handover::{MonitorPlan, MonitorReport, Step, StepError, receive, send};
 use crate::own_process;
 use crate::spawn::{OWN_EXECUTABLE, STAGE_ARGUMENT};
-use crate::stage::NOT_EXECUTED;
+use crate::stage::EXECUTING;
 
 /// Longest [`ChildCommand`] as bytes, and more.
 const COMMAND_BYTES_MAX: usize = 64;
@@ -57,7 +57,7 @@ pub fn run() -> ExitCode {
 
 /// What the monitor woke up for.
 struct Woken {
-    executed: bool,
+    stage_spoke: bool,
     child_changed: bool,
     asked: bool,
 }
@@ -69,8 +69,10 @@ struct Monitor {
     /// `None` once `pds` is gone.
     control: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
-    /// Ends when the stage becomes the command, or says before that it does not; `None` once it has.
+    /// What the stage says about becoming the command; ends when it has, or itself ends. `None` after that.
     execution: Option<OwnedFd>,
+    /// The last that it said.
+    last_word: Option<u8>,
 }
 
 impl Monitor {
@@ -87,22 +89,23 @@ impl Monitor {
         if let Some(terminal) = &terminal {
             ioctl_tiocsctty(terminal).map_err(StepError::at(Step::Terminal))?;
         }
-        let (execution, word) = pipe_with(PipeFlags::CLOEXEC).map_err(StepError::at(Step::Stage))?;
+        let (execution, word) =
+            pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(StepError::at(Step::Stage))?;
         let child = start_stage(stage_socket, word).map_err(StepError::at(Step::Stage))?;
-        Ok(Self { child, child_changes, control: Some(control), terminal, execution: Some(execution) })
+        let (control, execution) = (Some(control), Some(execution));
+        Ok(Self { child, child_changes, control, terminal, execution, last_word: None })
     }
 
     /// Waits for the child's end, doing meanwhile what `pds` asks.
     fn serve(&mut self) -> io::Result<()> {
         loop {
-            let Woken { executed, child_changed, asked } = self.wait()?;
-            if executed {
-                self.report_execution();
+            let Woken { stage_spoke, child_changed, asked } = self.wait()?;
+            if stage_spoke {
+                self.hear_stage();
             }
             if child_changed {
                 while self.child_changes.read_signal()?.is_some() {}
                 if let Some(end) = self.report_changes()? {
-                    self.report_execution();
                     self.hold_terminal();
                     self.tell(end);
                     return Ok(());
@@ -124,24 +127,32 @@ impl Monitor {
         retry_on_intr(|| poll(&mut waiting, None))?;
         let mut ready = waiting.iter().map(|polled| !polled.revents().is_empty());
         let mut next = |polled: bool| polled && ready.next().unwrap_or(false);
-        Ok(Woken { child_changed: next(true), asked: next(has_control), executed: next(has_execution) })
+        Ok(Woken { child_changed: next(true), asked: next(has_control), stage_spoke: next(has_execution) })
     }
 
-    /// Tells that the command is executed, if the stage's pipe has ended without a word. By the end of the child at
-    /// the latest it has ended, so this never waits long.
-    fn report_execution(&mut self) {
-        if let Some(execution) = self.execution.take() {
-            let mut word = NOT_EXECUTED;
-            if retry_on_intr(|| rustix::io::read(&execution, &mut word)) == Ok(0) {
-                self.tell(ChildEvent::Executed);
+    /// Takes what the stage has said; one that ended its pipe after announcing the execution has become the command.
+    fn hear_stage(&mut self) {
+        while let Some(execution) = &self.execution {
+            let mut word = [0];
+            match retry_on_intr(|| rustix::io::read(execution, &mut word)) {
+                Err(Errno::AGAIN) => return,
+                Ok(1) => self.last_word = Some(word[0]),
+                Ok(_) | Err(_) => {
+                    self.execution = None;
+                    if self.last_word == Some(EXECUTING) {
+                        self.tell(ChildEvent::Executed);
+                    }
+                }
             }
         }
     }
 
     /// Tells of every stop, and gives the child's end if it has ended; it is reaped then.
-    fn report_changes(&self) -> io::Result<Option<ChildEvent>> {
+    fn report_changes(&mut self) -> io::Result<Option<ChildEvent>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
         while let Some(status) = retry_on_intr(|| waitid(WaitId::Pid(self.child), options))? {
+            // Whatever the command does, it does after its execution, and is told after it.
+            self.hear_stage();
             if let Some(signal) = status.stopping_signal() {
                 self.hold_terminal();
                 self.tell(ChildEvent::Stopped(signal));

@@ -2,7 +2,8 @@
 //! the caller's umask, limits, directory and streams, and executes.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -37,16 +38,18 @@ const RESOURCES: [Resource; 16] = [
     Resource::Rttime,
 ];
 
-/// What a stage says to its monitor, on its standard output, when it has not become the command.
-pub(crate) const NOT_EXECUTED: [u8; 1] = [b'!'];
+/// What a stage says to its monitor, on its standard output, before it executes the command.
+pub(crate) const EXECUTING: u8 = b'>';
+/// What it says after that, if it has not become the command.
+pub(crate) const NOT_EXECUTED: u8 = b'!';
 
 /// The whole life of a stage. It returns only if the command could not be executed.
 #[must_use]
 pub fn run() -> ExitCode {
-    if let Ok(socket) = own_process::prepare() {
-        let error = become_command(&socket);
-        // The monitor takes the end of its pipe without a word for the command's execution.
-        let _ = rustix::io::write(rustix::stdio::stdout(), &NOT_EXECUTED);
+    // Like the socket, the monitor's pipe must outlast the moment when the command's streams take the place of 0 to 2.
+    if let (Ok(socket), Ok(monitor)) = (own_process::prepare(), io::stdout().as_fd().try_clone_to_owned()) {
+        let error = become_command(&socket, &monitor);
+        let _ = rustix::io::write(&monitor, &[NOT_EXECUTED]);
         // If this fails too, the launcher sees the end of a socket that never said `Executing`.
         let _ = send(&socket, &StageReport::Failed(error), &[]);
     }
@@ -54,14 +57,14 @@ pub fn run() -> ExitCode {
 }
 
 /// Executes the command the plan names, or says what went wrong.
-fn become_command(socket: &UnixStream) -> StepError {
-    match prepare_command(socket) {
+fn become_command(socket: &UnixStream, monitor: &OwnedFd) -> StepError {
+    match prepare_command(socket, monitor) {
         Err(error) => error,
         Ok(mut command) => StepError::new(Step::Execute, command.exec()),
     }
 }
 
-fn prepare_command(socket: &UnixStream) -> Result<Command, StepError> {
+fn prepare_command(socket: &UnixStream, monitor: &OwnedFd) -> Result<Command, StepError> {
     let (plan, descriptors) = receive::<StagePlan>(socket).map_err(StepError::at(Step::Plan))?;
     let [input, output, error, directory] =
         <[OwnedFd; 4]>::try_from(descriptors).map_err(|_| StepError::new(Step::Plan, Errno::BADMSG))?;
@@ -77,6 +80,7 @@ fn prepare_command(socket: &UnixStream) -> Result<Command, StepError> {
     // The monitor started this process with all signals blocked; one that came meanwhile strikes here.
     SigSet::empty().thread_set_mask().map_err(StepError::at(Step::Prepare))?;
     send(socket, &StageReport::Executing, &[]).map_err(StepError::at(Step::Plan))?;
+    rustix::io::write(monitor, &[EXECUTING]).map_err(StepError::at(Step::Plan))?;
     // Last, because a low limit on memory or descriptors would hit this process too.
     set_limits(&plan.limits).map_err(StepError::at(Step::Limits))?;
     Ok(command)

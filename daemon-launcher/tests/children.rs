@@ -104,7 +104,7 @@ fn start_with(
     let started = runtime.block_on(start(executable, child, Instant::now() + Duration::from_secs(60)));
     let running = Running { control, pid: *started.as_ref().unwrap_or(&0), _runtime: runtime };
     // The monitor says that a command is executed before anything else, and of no other.
-    assert_eq!(running.event() == Some(ChildEvent::Executed), started.is_ok());
+    assert_eq!(running.event() == Some(ChildEvent::Executed), started.is_ok(), "{started:?}");
     started.map(|_| running)
 }
 
@@ -228,6 +228,16 @@ fn what_cannot_be_executed_is_told_apart_and_never_runs() {
     let mut huge = command(&["true"]);
     huge.environment.extend((0..40).map(|number| format!("V{number}={}", "x".repeat(100_000))));
     assert!(matches!(denial(&huge), LauncherDenial::Spawn(_)));
+}
+
+#[test]
+fn a_command_that_is_not_executed_writes_nothing_to_its_streams() {
+    let (mut output, their_output) = pipe().unwrap();
+    let streams = [null(), their_output.try_clone().unwrap().into(), their_output.into()];
+    assert!(start_with(launcher(), &command(&["/nonexistent"]), streams, false, &[]).is_err());
+    let mut written = Vec::new();
+    output.read_to_end(&mut written).unwrap();
+    assert_eq!(written, b"");
 }
 
 #[test]

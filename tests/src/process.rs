@@ -81,19 +81,30 @@ pub fn powerless(program: &Path) -> Command {
     if rustix::process::geteuid().is_root() { command } else { Command::new(program) }
 }
 
+/// How often the list of locks is read before a lock that a living process claims is believed to be free.
+const LISTINGS: usize = 50;
+
 /// Who holds the exclusive flock(2) on a file, by the kernel's list of locks (proc_locks(5)).
 ///
-/// The lock is not tried instead: a daemon that starts at that moment would find it taken, and give up.
+/// The lock is not tried instead: a daemon that starts at that moment would find it taken, and give up. The list is
+/// read in pieces between which it changes, so that an entry may be missed.
 fn holder(path: &Path) -> Option<u32> {
     let inode = std::fs::metadata(path).ok()?.ino();
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    let written: u32 = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
-    locks.lines().find_map(|line| {
+    (0..LISTINGS).find_map(|_| {
+        let written: u32 = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
+        let alive = Path::new("/proc").join(written.to_string()).exists();
+        (alive && holds(written, inode)).then_some(written)
+    })
+}
+
+/// Whether the list of locks shows this process as the holder of this file's.
+fn holds(pid: u32, inode: u64) -> bool {
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().any(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let ["FLOCK", _, "WRITE", pid, file, ..] = words.get(1..)? else { return None };
-        let (_, found) = file.rsplit_once(':')?;
-        let pid: u32 = pid.parse().ok()?;
-        (found.parse() == Ok(inode) && pid == written).then_some(pid)
+        let Some(["FLOCK", _, "WRITE", holder, file, ..]) = words.get(1..) else { return false };
+        holder.parse() == Ok(pid)
+            && file.rsplit_once(':').is_some_and(|(_, found)| found.parse() == Ok(inode))
     })
 }
 

@@ -196,7 +196,6 @@ fn what_carries_secrets_is_refused_unsealed() {
     let system = System::boot(Spec::ready().secret("api-key", VALUE));
     let canary = Canary::new(VALUE);
     let mut naive = Hostile::connect(&system);
-    let entries = system.audit(1000).len();
     let lock = SecretsRequest::Lock(Lock { profile: None });
     for request in [get(), lock] {
         match naive.ask_in_clear::<SecretsService>(&request) {
@@ -216,7 +215,8 @@ fn what_carries_secrets_is_refused_unsealed() {
             }
         }
     }
-    assert_eq!(system.audit(1000).len(), entries, "an unsealed request got as far as the gates");
+    let passed = |entry: &serde_json::Value| entry["operation"] == "get" || entry["operation"] == "lock";
+    assert!(!system.audit(1000).iter().any(passed), "an unsealed request got as far as the gates");
     system.pds(["get", "api-key"]).run().done().prints(VALUE);
 }
 

@@ -55,6 +55,15 @@ fn read_until(system: &System, stop: &AtomicBool, worked: &AtomicUsize) {
     }
 }
 
+/// Stops the reader also when the test fails, so that the failure is not waited for.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Kills a daemon while others read; answers the system, whole again.
 fn survives(name: &str) -> System {
     // The reader never rests, and this is not about its allowance.
@@ -67,6 +76,7 @@ fn survives(name: &str) -> System {
     };
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_until(&system, &stop, &worked));
+        let stop_at_end = StopAtEnd(&stop);
         reads_go_on();
         for _ in 0..2 {
             let old = system.kill(name);
@@ -75,7 +85,7 @@ fn survives(name: &str) -> System {
                 reads_go_on();
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stop_at_end);
         reader.join().unwrap();
     });
     system

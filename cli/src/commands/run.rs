@@ -232,6 +232,7 @@ impl Job {
             }
         }
         if let Some(screen) = &mut self.screen {
+            screen.show_what_is_there();
             screen.give_back();
         }
         // SIGSTOP would stop this process even where no shell could continue it.
