@@ -8,6 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use core_types::protocol::launcher::{OsBytes, ResourceLimit};
 use nix::sys::signal::SigSet;
@@ -37,6 +38,9 @@ const RESOURCES: [Resource; 16] = [
     Resource::Rtprio,
     Resource::Rttime,
 ];
+
+/// Highest signal with a bit of its own in the masks of /proc/PID/status (proc(5)).
+const SIGNAL_MAX: i32 = 64;
 
 /// What a stage says to its monitor, on its standard output, before it executes the command.
 pub(crate) const EXECUTING: u8 = b'>';
@@ -77,6 +81,7 @@ fn prepare_command(socket: &UnixStream, monitor: &OwnedFd) -> Result<Command, St
 
     fchdir(&directory).map_err(StepError::at(Step::Directory))?;
     umask(Mode::from_bits_truncate(plan.umask));
+    stop_ignoring_signals().map_err(StepError::at(Step::Prepare))?;
     // The monitor started this process with all signals blocked; one that came meanwhile strikes here.
     SigSet::empty().thread_set_mask().map_err(StepError::at(Step::Prepare))?;
     send(socket, &StageReport::Executing, &[]).map_err(StepError::at(Step::Plan))?;
@@ -96,6 +101,21 @@ fn variable(pair: &OsBytes) -> (OsString, OsString) {
     let end = pair.iter().skip(1).position(|byte| *byte == b'=').map_or(pair.len(), |position| position + 1);
     let value = pair.get(end + 1..).unwrap_or_default();
     (OsString::from_vec(pair[..end].to_vec()), OsString::from_vec(value.to_vec()))
+}
+
+/// Lets go of signals that whoever started the launcher had ignored, such as SIGINT by a shell without job control:
+/// execution keeps them ignored, but makes the default action of a signal that has a handler (execve(2)).
+fn stop_ignoring_signals() -> io::Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    for signal in (1..=SIGNAL_MAX).filter(|signal| ignored & (1 << (signal - 1)) != 0) {
+        if !signal_hook::consts::FORBIDDEN.contains(&signal) {
+            // The C library keeps 32 and 33 to itself and refuses them.
+            let _ = signal_hook::flag::register(signal, Arc::default());
+        }
+    }
+    Ok(())
 }
 
 /// Sets the caller's limits; a ceiling that this process may not raise stays where it is.

@@ -241,6 +241,24 @@ fn a_command_that_is_not_executed_writes_nothing_to_its_streams() {
 }
 
 #[test]
+fn signals_that_the_launchers_starter_ignored_act_on_the_child() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("ignoring");
+    let text =
+        format!("#!/bin/sh\ntrap '' HUP INT QUIT TERM USR1 TSTP\nexec {} \"$@\"\n", launcher().display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let (mut output, their_output) = pipe().unwrap();
+    let wanted = command(&["grep", "SigIgn", "/proc/self/status"]);
+    let running = start_with(&script, &wanted, [null(), their_output.into(), null()], false, &[]).unwrap();
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    let ignored = u64::from_str_radix(text.trim_start_matches("SigIgn:").trim(), 16).unwrap();
+    assert_eq!(ignored & 0x7fff_ffff, 0, "{text}");
+    assert_eq!(running.event(), Some(ChildEvent::Exited(0)));
+}
+
+#[test]
 fn the_command_is_looked_up_in_its_own_path_and_named_as_typed() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("only-here");

@@ -287,6 +287,8 @@ fn segment(system: &System) -> PathBuf {
 fn a_changed_byte_of_the_audit_log_is_found() {
     let system = System::boot(Spec::ready().secret("api-key", "value").secret("other", "value"));
     system.pds(["get", "api-key"]).run().done();
+    // Nothing may be added while the file is changed under the daemon.
+    wait_for("all four entries are written", || (deeds(&system).len() == 4).then_some(()));
     let text = system.pds(["audit", "verify"]).run().done().text();
     assert!(text.contains("intact"), "{text}");
     let path = segment(&system);

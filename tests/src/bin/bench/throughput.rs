@@ -8,8 +8,8 @@ use tests::System;
 
 use crate::measure::{Row, median};
 
-const BYTES: u64 = 1 << 30;
-const ROUNDS: usize = 9;
+const BYTES: u64 = 1 << 29;
+const ROUNDS: usize = 15;
 
 /// The row.
 pub(crate) fn pipe(system: &System) -> Row {
