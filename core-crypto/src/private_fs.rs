@@ -420,6 +420,22 @@ pub fn rename_dir_new(from: &Path, to: &Path) -> Result<bool, PrivateFsError> {
     }
 }
 
+/// Exchanges two folders in one step: at every moment, also after a power cut, each of the two paths has one of them.
+///
+/// # Errors
+/// Nothing was exchanged (one of them is missing, or the file system cannot do it), or (only when a folder above
+/// cannot be written out) the exchange may not outlast a power cut.
+pub fn exchange_dirs(one: &Path, other: &Path) -> Result<(), PrivateFsError> {
+    for path in [one, other] {
+        drop(open_dir(path)?.ok_or(Errno::NOENT).map_err(failed("open", path))?);
+    }
+    rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
+        .map_err(failed("exchange folders at", other))?;
+    let (above_one, above_other) = (parent_and_name(one)?.0, parent_and_name(other)?.0);
+    sync_dir(above_other)?;
+    if above_one == above_other { Ok(()) } else { sync_dir(above_one) }
+}
+
 /// The right to be the only one at work somewhere; ends when dropped, or with the process.
 #[derive(Debug)]
 pub struct InstanceLock {
@@ -699,6 +715,24 @@ mod tests {
         assert!(from.exists());
         assert!(rename_dir_new(&from, &to).unwrap());
         assert!(to.exists() && !from.exists());
+    }
+
+    #[test]
+    fn two_folders_are_exchanged_or_both_stay() {
+        let folder = folder();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        ensure_private_dir(&one).unwrap();
+        write_atomic(&one.join("name"), b"one").unwrap();
+        assert!(exchange_dirs(&one, &other).is_err(), "there is no other");
+        std::fs::write(&other, b"a file").unwrap();
+        assert!(matches!(exchange_dirs(&one, &other), Err(PrivateFsError::NotAFolder { .. })));
+        std::fs::remove_file(&other).unwrap();
+        ensure_private_dir(&other).unwrap();
+        write_atomic(&other.join("name"), b"other").unwrap();
+        exchange_dirs(&one, &other).unwrap();
+        assert_eq!(std::fs::read(one.join("name")).unwrap(), b"other");
+        assert_eq!(std::fs::read(other.join("name")).unwrap(), b"one");
+        assert_eq!(entries(folder.path()), 2);
     }
 
     #[test]
