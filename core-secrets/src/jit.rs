@@ -3,18 +3,23 @@
 //!
 //! A read sees every write that was acknowledged before it began: while a name is being written, and for reads
 //! that began before the write ended, nothing is put into the cache.
+//!
+//! An expired value is never given out, and whoever runs the cache wipes it at its expiry: [`JitDelivery::wipe_expired`]
+//! says when that is.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use core_crypto::SecureBytes;
 use core_types::SecretName;
+use core_types::limits::CACHE_TTL_SECONDS_MAX;
+use tokio::sync::Notify;
 
 use crate::store::{SecretsStore, StoreError};
 
-/// How long a value is kept if nothing else is configured.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(300);
+/// How long a value is kept if nothing else is configured, which is also the longest that can be.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(CACHE_TTL_SECONDS_MAX);
 
 /// Most bytes of values kept at once, so that the cache fits into the memory an ordinary user may lock (8 MiB).
 /// What does not fit is read from the store each time.
@@ -47,12 +52,18 @@ pub struct JitDelivery<S, C = BootClock> {
     store: S,
     clock: C,
     ttl: Duration,
+    next_to_expire: Arc<Notify>,
     cache: Mutex<Cache>,
 }
+
+/// When an entry was fetched, and a number that tells it from others of the same moment.
+type Age = (Duration, u64);
 
 #[derive(Debug, Default)]
 struct Cache {
     entries: HashMap<SecretName, Entry>,
+    oldest_first: BTreeMap<Age, SecretName>,
+    next_number: u64,
     bytes: usize,
     /// Names that are being written, and by how many at once.
     writing: HashMap<SecretName, usize>,
@@ -65,18 +76,31 @@ struct Cache {
 #[derive(Debug)]
 struct Entry {
     value: SecureBytes,
-    fetched_at: Duration,
+    age: Age,
 }
 
 impl Cache {
+    /// Puts a value in; says whether it is the first to expire.
+    fn insert(&mut self, name: &SecretName, value: SecureBytes, fetched_at: Duration) -> bool {
+        self.remove(name);
+        let age = (fetched_at, self.next_number);
+        self.next_number += 1;
+        self.bytes += value.len();
+        self.oldest_first.insert(age, name.clone());
+        self.entries.insert(name.clone(), Entry { value, age });
+        self.oldest_first.first_key_value().is_some_and(|(oldest, _)| *oldest == age)
+    }
+
     fn remove(&mut self, name: &SecretName) {
         if let Some(entry) = self.entries.remove(name) {
             self.bytes -= entry.value.len();
+            self.oldest_first.remove(&entry.age);
         }
     }
 
     fn clear(&mut self) {
         self.entries = HashMap::new();
+        self.oldest_first = BTreeMap::new();
         self.bytes = 0;
         self.epoch += 1;
     }
@@ -124,7 +148,14 @@ impl<S: SecretsStore> JitDelivery<S> {
 impl<S: SecretsStore, C: Clock> JitDelivery<S, C> {
     /// As [`JitDelivery::new`], with another clock.
     pub fn with_clock(store: S, ttl: Duration, clock: C) -> Self {
-        Self { store, clock, ttl, cache: Mutex::default() }
+        Self { store, clock, ttl, next_to_expire: Arc::default(), cache: Mutex::default() }
+    }
+
+    /// Tells `next_to_expire` of each value that expires before all others here, so that whoever sleeps until the next
+    /// expiry learns of an earlier one.
+    #[must_use]
+    pub fn telling(self, next_to_expire: Arc<Notify>) -> Self {
+        Self { next_to_expire, ..self }
     }
 
     /// The store behind the cache, for what neither uses nor changes it, such as listing.
@@ -168,6 +199,27 @@ impl<S: SecretsStore, C: Clock> JitDelivery<S, C> {
         deleted
     }
 
+    /// Wipes what has expired; answers when the next value will, as a time of the clock, and `None` if none is left.
+    pub fn wipe_expired(&self) -> Option<Duration> {
+        let now = self.clock.now();
+        let mut cache = lock(&self.cache);
+        loop {
+            let (&(fetched_at, _), name) = cache.oldest_first.first_key_value()?;
+            let expires_at = fetched_at.saturating_add(self.ttl);
+            if now < expires_at {
+                return Some(expires_at);
+            }
+            let name = name.clone();
+            cache.remove(&name);
+        }
+    }
+
+    /// How many values are in memory.
+    #[must_use]
+    pub fn cached(&self) -> usize {
+        lock(&self.cache).entries.len()
+    }
+
     /// Wipes every cached value.
     pub fn flush(&self) {
         lock(&self.cache).clear();
@@ -185,7 +237,7 @@ impl<S: SecretsStore, C: Clock> JitDelivery<S, C> {
         let now = self.clock.now();
         let mut cache = lock(&self.cache);
         match cache.entries.get(name) {
-            Some(entry) if now.saturating_sub(entry.fetched_at) < self.ttl => Ok(entry.value.clone()),
+            Some(entry) if now.saturating_sub(entry.age.0) < self.ttl => Ok(entry.value.clone()),
             Some(_) => {
                 cache.remove(name);
                 Err(cache.epoch)
@@ -203,9 +255,9 @@ impl<S: SecretsStore, C: Clock> JitDelivery<S, C> {
         if cache.shut || stale || !fits || self.ttl.is_zero() {
             return;
         }
-        cache.remove(name);
-        cache.bytes += value.len();
-        cache.entries.insert(name.clone(), Entry { value: value.clone(), fetched_at });
+        if cache.insert(name, value.clone(), fetched_at) {
+            self.next_to_expire.notify_one();
+        }
     }
 }
 
@@ -213,9 +265,7 @@ impl<S: SecretsStore, C: Clock> JitDelivery<S, C> {
 mod tests {
     use super::*;
     use crate::memory_store::InMemoryStore;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-    use tokio::sync::Notify;
 
     const TTL: Duration = Duration::from_secs(300);
 
@@ -344,11 +394,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_has_expired_is_wiped_without_being_read() {
+        let (jit, clock) = jit().await;
+        assert_eq!(jit.wipe_expired(), None, "nothing is kept yet");
+        jit.resolve(&name("a")).await.unwrap();
+        clock.advance(Duration::from_secs(1));
+        jit.set(&name("b"), bytes("other")).await.unwrap();
+        jit.resolve(&name("b")).await.unwrap();
+        assert_eq!(jit.wipe_expired(), Some(TTL), "the older one");
+        clock.advance(TTL - Duration::from_nanos(1_000_000_001));
+        assert_eq!((jit.wipe_expired(), jit.cached()), (Some(TTL), 2));
+        clock.advance(Duration::from_nanos(1));
+        assert_eq!((jit.wipe_expired(), jit.cached()), (Some(TTL + Duration::from_secs(1)), 1));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!((jit.wipe_expired(), jit.cached()), (None, 0));
+        assert_eq!(lock(&jit.cache).bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_next_expiry_is_told_of_the_first_value_and_of_no_later_one() {
+        let (jit, clock) = jit().await;
+        let told = || {
+            let mut told = Box::pin(jit.next_to_expire.notified());
+            told.as_mut().enable()
+        };
+        assert!(!told());
+        jit.resolve(&name("a")).await.unwrap();
+        assert!(told());
+        clock.advance(Duration::from_secs(1));
+        jit.set(&name("b"), bytes("other")).await.unwrap();
+        jit.resolve(&name("b")).await.unwrap();
+        assert!(!told());
+    }
+
+    #[tokio::test]
+    async fn many_writes_and_reads_of_one_name_leave_one_entry() {
+        let (jit, _) = jit().await;
+        for _ in 0..100 {
+            jit.set(&name("a"), bytes("x")).await.unwrap();
+            jit.resolve(&name("a")).await.unwrap();
+        }
+        assert_eq!((jit.cached(), lock(&jit.cache).oldest_first.len()), (1, 1));
+        assert!(lock(&jit.cache).writing.is_empty());
+    }
+
+    #[tokio::test]
     async fn flush_clears_cache() {
         let (jit, _) = jit().await;
         jit.resolve(&name("a")).await.unwrap();
         jit.flush();
-        assert!(lock(&jit.cache).entries.is_empty());
+        assert_eq!((jit.cached(), jit.wipe_expired()), (0, None));
         assert_eq!(lock(&jit.cache).bytes, 0);
         jit.resolve(&name("a")).await.unwrap();
         assert_eq!(jit.store().reads(), 2);
@@ -404,7 +499,7 @@ mod tests {
         });
         held.reached.notified().await;
         jit.resolve(&name("a")).await.unwrap();
-        assert!(lock(&jit.cache).entries.is_empty());
+        assert_eq!(jit.cached(), 0);
         held.go_on.notify_one();
         writer.await.unwrap();
         assert!(lock(&jit.cache).writing.is_empty());
@@ -422,7 +517,7 @@ mod tests {
         writer.abort();
         assert!(writer.await.unwrap_err().is_cancelled());
         jit.resolve(&name("a")).await.unwrap();
-        assert!(lock(&jit.cache).entries.is_empty());
+        assert_eq!(jit.cached(), 0);
     }
 
     #[tokio::test]
@@ -438,7 +533,7 @@ mod tests {
             end(&jit);
             held.go_on.notify_one();
             reader.await.unwrap();
-            assert!(lock(&jit.cache).entries.is_empty());
+            assert_eq!(jit.cached(), 0);
         }
     }
 
@@ -448,7 +543,7 @@ mod tests {
         jit.resolve(&name("a")).await.unwrap();
         jit.shut();
         jit.resolve(&name("a")).await.unwrap();
-        assert!(lock(&jit.cache).entries.is_empty());
+        assert_eq!(jit.cached(), 0);
     }
 
     #[tokio::test]
@@ -456,7 +551,7 @@ mod tests {
         let jit = JitDelivery::with_clock(CountingStore::default(), Duration::ZERO, TestClock::default());
         jit.set(&name("a"), bytes("x")).await.unwrap();
         jit.resolve(&name("a")).await.unwrap();
-        assert!(lock(&jit.cache).entries.is_empty());
+        assert_eq!(jit.cached(), 0);
     }
 
     #[tokio::test]

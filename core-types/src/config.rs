@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::limits::CACHE_TTL_SECONDS_MAX;
 use crate::name::{NameError, ProfileName};
 
 /// Why a configuration cannot be used.
@@ -61,7 +62,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             default_profile: default_profile(),
-            cache_ttl: Duration::from_secs(300),
+            cache_ttl: Duration::from_secs(CACHE_TTL_SECONDS_MAX),
             rate_known: Rate { per_second: 1_000, burst: 2_000 },
             rate_unknown: Rate { per_second: 10, burst: 20 },
         }
@@ -132,7 +133,12 @@ impl Config {
             },
             cache_ttl: match raw.secrets.cache_ttl_seconds {
                 None => defaults.cache_ttl,
-                Some(seconds) => Duration::from_secs(in_range("secrets.cache_ttl_seconds", seconds, 0, 300)?),
+                Some(seconds) => Duration::from_secs(in_range(
+                    "secrets.cache_ttl_seconds",
+                    seconds,
+                    0,
+                    CACHE_TTL_SECONDS_MAX,
+                )?),
             },
         })
     }

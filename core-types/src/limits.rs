@@ -36,6 +36,9 @@ pub const DEADLINE_MS_DEFAULT: u32 = 10_000;
 /// Longest deadline a request may ask for, in milliseconds.
 pub const DEADLINE_MS_MAX: u32 = 120_000;
 
+/// Longest time that a decrypted value may stay in memory to be read again, in seconds.
+pub const CACHE_TTL_SECONDS_MAX: u64 = 300;
+
 /// Largest page of a listing, in names.
 pub const LIST_PAGE_MAX: usize = 4_000;
 /// Most names, patterns or mappings in one selection.

@@ -3,7 +3,6 @@
 
 mod acl;
 mod crud;
-
 mod neighbours;
 mod operations;
 mod rate_limit;
@@ -13,6 +12,7 @@ mod service;
 mod settings;
 mod unlock;
 mod vault;
+mod wiper;
 
 use std::alloc::System;
 use std::process::ExitCode;

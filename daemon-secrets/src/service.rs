@@ -15,6 +15,7 @@ use crate::rate_limit::{RateLimits, Rates};
 use crate::settings::{TTL_VARIABLE, cache_ttl};
 use crate::unlock::KDF_COST;
 use crate::vault::{Vaults, prepare_folder};
+use crate::wiper::{BootTimer, wipe_what_expires};
 
 /// The service.
 pub(crate) struct SecretsDaemon<N> {
@@ -38,8 +39,13 @@ impl SecretsDaemon<OverTheBus> {
             cache_ttl(std::env::args_os().skip(1), std::env::var_os(TTL_VARIABLE), context.config.cache_ttl);
         let ttl = ttl.map_err(|error| StartError::Service(error.to_string()))?;
         prepare_folder(&context.paths.vaults())?;
+        let timer = BootTimer::new()
+            .map_err(|error| StartError::Service(format!("there is no timer to wipe by: {error}")))?;
         let neighbours = OverTheBus { bus: context.bus, audit: context.audit };
-        Ok(Self::new(&context.paths, Config { cache_ttl: ttl, ..context.config }, neighbours, KDF_COST))
+        let config = Config { cache_ttl: ttl, ..context.config };
+        let daemon = Self::new(&context.paths, config, neighbours, KDF_COST);
+        tokio::spawn(wipe_what_expires(Arc::clone(&daemon.vaults), timer));
+        Ok(daemon)
     }
 }
 
@@ -177,8 +183,20 @@ pub(crate) mod tests {
 
         /// A second daemon over the same folders.
         pub(crate) fn another(paths: &Paths) -> SecretsDaemon<TestNeighbours> {
+            Self::configured(paths, Config::default())
+        }
+
+        fn configured(paths: &Paths, config: Config) -> SecretsDaemon<TestNeighbours> {
             prepare_folder(&paths.vaults()).unwrap();
-            SecretsDaemon::new(paths, Config::default(), TestNeighbours::default(), Argon2Params::FLOOR)
+            SecretsDaemon::new(paths, config, TestNeighbours::default(), Argon2Params::FLOOR)
+        }
+
+        /// As [`Self::with_vault`], with another time that values are cached for.
+        pub(crate) async fn with_ttl(cache_ttl: Duration) -> Self {
+            let mut world = Self::new();
+            world.daemon = Self::configured(&world.paths, Config { cache_ttl, ..Config::default() });
+            world.init("work").await.unwrap();
+            world
         }
 
         /// With an unlocked profile `work`, and its records forgotten.

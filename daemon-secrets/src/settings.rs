@@ -4,11 +4,11 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use core_types::limits::CACHE_TTL_SECONDS_MAX;
+
 /// The variable that says how long a decrypted value may be kept, in seconds.
 pub(crate) const TTL_VARIABLE: &str = "PDS_SECRET_TTL";
 const TTL_FLAG: &str = "--ttl";
-/// Longest time a value may be kept, in seconds: a day.
-const TTL_SECONDS_MAX: u64 = 86_400;
 
 /// Why the daemon does not start with what it was given.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +29,11 @@ impl std::fmt::Display for SettingError {
                 write!(f, "unknown argument {argument:?}; the only one is {TTL_FLAG} SECONDS")
             }
             Self::Ttl { source } => {
-                write!(f, "{source} must be a number of seconds from 0 to {TTL_SECONDS_MAX}")
+                write!(
+                    f,
+                    "{source} must be a number of seconds from 0 (keep nothing) to {CACHE_TTL_SECONDS_MAX}, the \
+                     longest that a decrypted value may stay in memory"
+                )
             }
         }
     }
@@ -61,7 +65,7 @@ pub(crate) fn cache_ttl(
 fn seconds(source: &'static str, text: Option<OsString>) -> Result<Duration, SettingError> {
     let number = text.and_then(|text| text.to_str().and_then(|text| text.parse().ok()));
     match number {
-        Some(seconds @ 0..=TTL_SECONDS_MAX) => Ok(Duration::from_secs(seconds)),
+        Some(seconds @ 0..=CACHE_TTL_SECONDS_MAX) => Ok(Duration::from_secs(seconds)),
         _ => Err(SettingError::Ttl { source }),
     }
 }
@@ -82,11 +86,12 @@ mod tests {
         assert_eq!(ttl(&[], Some("7")), Ok(7));
         assert_eq!(ttl(&["--ttl", "5"], Some("7")), Ok(5));
         assert_eq!(ttl(&["--ttl=0"], None), Ok(0));
+        assert_eq!(ttl(&["--ttl=300"], None), Ok(300));
     }
 
     #[test]
     fn what_is_no_time_or_no_flag_is_refused() {
-        for text in ["", "-1", "1.5", "86401", "ten"] {
+        for text in ["", "-1", "1.5", "301", "86400", "ten"] {
             assert_eq!(ttl(&["--ttl", text], None), Err(SettingError::Ttl { source: "--ttl" }), "{text}");
             assert_eq!(ttl(&[], Some(text)), Err(SettingError::Ttl { source: "PDS_SECRET_TTL" }), "{text}");
         }

@@ -15,7 +15,7 @@ use core_types::limits::LIST_PAGE_MAX;
 use core_types::name::{ProfileName, SecretName};
 use core_types::pattern::Pattern;
 use core_types::protocol::secrets::{FactorKind, ProfileEntry, ProfileState, SecretsDenial};
-use tokio::sync::{Mutex as FairMutex, OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{Mutex as FairMutex, Notify, OwnedRwLockReadGuard, RwLock};
 
 use crate::acl::Action;
 use crate::crud::{Permit, ProfileStatus};
@@ -54,13 +54,45 @@ struct Session {
 pub(crate) struct Vaults {
     folder: PathBuf,
     ttl: Duration,
+    /// Told when a value is kept that expires before all others of its profile.
+    next_to_expire: Arc<Notify>,
     slots: Mutex<BTreeMap<ProfileName, Slot>>,
 }
 
 impl Vaults {
     /// The vaults below `folder`, all locked. Decrypted values are kept for `ttl`.
     pub(crate) fn new(folder: PathBuf, ttl: Duration) -> Self {
-        Self { folder, ttl, slots: Mutex::default() }
+        Self { folder, ttl, next_to_expire: Arc::default(), slots: Mutex::default() }
+    }
+
+    /// Completes when a value is kept that may expire before all others.
+    pub(crate) async fn next_to_expire(&self) {
+        self.next_to_expire.notified().await;
+    }
+
+    /// Wipes every cached value that has expired; answers when the next one will, in boot time.
+    pub(crate) fn wipe_expired(&self) -> Option<Duration> {
+        self.caches().iter().filter_map(|secrets| secrets.wipe_expired()).min()
+    }
+
+    /// Wipes every cached value.
+    pub(crate) fn flush(&self) {
+        self.caches().iter().for_each(|secrets| secrets.flush());
+    }
+
+    /// How many values are cached, of all profiles.
+    #[cfg(test)]
+    pub(crate) fn cached(&self) -> usize {
+        self.caches().iter().map(|secrets| secrets.cached()).sum()
+    }
+
+    fn caches(&self) -> Vec<Arc<JitDelivery<SqlCipherStore>>> {
+        let slots = self.slots();
+        let unlocked = slots.values().filter_map(|slot| match &slot.profile {
+            Profile::Unlocked(unlocked) => Some(Arc::clone(&unlocked.secrets)),
+            Profile::Locked => None,
+        });
+        unlocked.collect()
     }
 
     fn slots(&self) -> MutexGuard<'_, BTreeMap<ProfileName, Slot>> {
@@ -107,7 +139,7 @@ impl Vaults {
     pub(crate) fn install(&self, profile: &ProfileName, open: OpenVault) {
         let OpenVault { master_key, store, lock } = open;
         let unlocked = Unlocked {
-            secrets: Arc::new(JitDelivery::new(store, self.ttl)),
+            secrets: Arc::new(JitDelivery::new(store, self.ttl).telling(Arc::clone(&self.next_to_expire))),
             in_use: Arc::default(),
             master_key,
             folder_lock: Arc::new(lock),
