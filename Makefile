@@ -4,6 +4,7 @@
 # make install    installs it: for you in ~/.local, as root in /usr/local, elsewhere with PREFIX=...
 # make uninstall  removes what install put there, and no data
 # make check      format, lints, and the licenses and sources of the dependencies
+# make fuzz       feeds every decoder made-up input, FUZZ_SECONDS=60 each
 # make bench      prints how fast pds is, against the floor it cannot go below
 #
 # What the machine lacks is named and, as root on Debian or Ubuntu, installed; PDS_NO_INSTALL=1 forbids that.
@@ -18,7 +19,7 @@ DAEMONS := daemon-bus daemon-secrets daemon-profile daemon-launcher
 # recipe uses it, because the prerequisites may have been installed just before.
 FEATURES = $(if $(shell pkg-config --exists libcrypto && echo found),,--features core-secrets/vendored-openssl)
 
-.PHONY: build demo test bench check install uninstall
+.PHONY: build demo test fuzz bench check install uninstall
 .DEFAULT_GOAL := build
 
 .PHONY: prerequisites-build prerequisites-test prerequisites-check
@@ -35,6 +36,24 @@ demo: build
 test: prerequisites-test
 	$(CARGO) build --locked --workspace --bins --tests $(FEATURES)
 	$(CARGO) nextest run --locked --workspace $(FEATURES)
+
+# libFuzzer finds its way by these counters. With --target they stay out of build scripts.
+FUZZ_SECONDS ?= 60
+FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+
+fuzz: prerequisites-build
+	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --locked --release --target $(FUZZ_HOST) \
+		--manifest-path tests/fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
+	@for corpus in tests/fuzz/corpus/*; do \
+		target=$$(basename $$corpus); found=$(TARGET)/fuzz/corpus/$$target; mkdir -p $$found; \
+		echo "fuzz: $$target"; \
+		PDS_FUZZ_TARGET=$$target $(TARGET)/fuzz/$(FUZZ_HOST)/release/fuzz -timeout=10 -rss_limit_mb=512 -max_len=4096 \
+			-verbosity=0 -print_final_stats=1 -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(TARGET)/fuzz/ \
+			$$found $$corpus || exit 1; \
+	done
 
 bench: prerequisites-build
 	$(CARGO) build --locked --release --workspace --bins $(FEATURES)

@@ -9,6 +9,7 @@
 
 pub mod canary;
 pub mod cases;
+pub mod fuzz;
 pub mod hostile;
 pub mod invocation;
 pub mod postgres;

@@ -31,7 +31,7 @@ pub struct Frame {
 ///
 /// # Errors
 /// The frame would be larger than [`FRAME_BYTES_MAX`], or names more descriptors than allowed.
-pub(crate) fn encode(header: &Header, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, WireError> {
+pub fn encode(header: &Header, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, WireError> {
     let header_length = postcard::experimental::serialized_size(header).map_err(|_| WireError::Malformed)?;
     let length = HEADER_LENGTH_BYTES + header_length + body.len();
     if length > FRAME_BYTES_MAX || usize::from(header.descriptors) > DESCRIPTORS_MAX {
@@ -53,7 +53,7 @@ pub(crate) fn encode(header: &Header, body: &[u8]) -> Result<Zeroizing<Vec<u8>>,
 ///
 /// # Errors
 /// It is larger than a frame may be; nothing has been allocated for it.
-pub(crate) fn length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, WireError> {
+pub fn length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, WireError> {
     let length = u32::from_be_bytes(bytes) as usize;
     if length > FRAME_BYTES_MAX { Err(WireError::TooLarge) } else { Ok(length) }
 }
@@ -62,7 +62,7 @@ pub(crate) fn length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, WireError> {
 ///
 /// # Errors
 /// The header is cut short, malformed, or followed by bytes of its own.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Frame, WireError> {
+pub fn decode(bytes: &[u8]) -> Result<Frame, WireError> {
     let (length, rest) = bytes.split_first_chunk::<HEADER_LENGTH_BYTES>().ok_or(WireError::Malformed)?;
     let (header, body) =
         rest.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or(WireError::Malformed)?;
