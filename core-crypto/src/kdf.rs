@@ -4,10 +4,9 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use zeroize::Zeroize;
 
 use crate::SecureBytes;
+pub use crate::key_schedule::SALT_BYTES;
 use crate::stack::scrubbed;
 
-/// Length of a salt, in bytes.
-pub const SALT_BYTES: usize = 16;
 /// Length of a derived key, in bytes.
 pub const KEK_BYTES: usize = 32;
 

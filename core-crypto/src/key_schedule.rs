@@ -1,7 +1,10 @@
 //! The whole key schedule (BLAKE3 key derivation mode, BLAKE3 paper, section 2.3).
 //!
 //! ```text
-//! password + salt --Argon2id--> KEK --unwraps--> master key (random, 32 bytes)
+//! password + salt --Argon2id--------------------------------> KEK
+//! signature over a challenge --"pds v2 ssh-agent-kek {profile}"--> KEK
+//! salt + recovery code --"pds v2 recovery-kek {profile}"---------> KEK
+//! KEK --unwraps, itself or with as many others as the policy needs--> master key (random, 32 bytes)
 //! master key --"pds v2 vault-key {profile}"-----------> vault key   opens SQLCipher, not kept
 //! vault key  --"pds v2 entry-encryption-key"----------> entry key   seals each value
 //! master key --"pds v2 header-key {profile}"----------> header key  authenticates header.json
@@ -17,18 +20,40 @@ use crate::stack::scrubbed;
 
 /// Length of every key here, in bytes.
 pub const KEY_BYTES: usize = 32;
+/// Length of the salt of a wrapping key, in bytes.
+pub const SALT_BYTES: usize = 16;
 
 fn derive(context: &str, key: &SecureBytes) -> SecureBytes {
+    derive_from(context, &[key.expose()])
+}
+
+fn derive_from(context: &str, material: &[&[u8]]) -> SecureBytes {
     let mut derived = SecureBytes::zeroed(KEY_BYTES);
     scrubbed(|| {
         let mut hasher = blake3::Hasher::new_derive_key(context);
-        hasher.update(key.expose());
+        for part in material {
+            hasher.update(part);
+        }
         let mut output = hasher.finalize_xof();
         output.fill(derived.expose_mut());
         output.zeroize();
         hasher.zeroize();
     });
     derived
+}
+
+/// The key that wraps for an SSH key: it follows from the key's signature over a challenge that names this profile
+/// and 32 random bytes. Only whoever can sign with the key has it.
+#[must_use]
+pub fn ssh_agent_kek(signature: &SecureBytes, profile: &str) -> SecureBytes {
+    derive(&format!("pds v2 ssh-agent-kek {profile}"), signature)
+}
+
+/// The key that wraps for a recovery code, which is random and so needs no stretching; the salt, of a fixed length,
+/// makes it another key in each vault.
+#[must_use]
+pub fn recovery_kek(code: &SecureBytes, salt: &[u8; SALT_BYTES], profile: &str) -> SecureBytes {
+    derive_from(&format!("pds v2 recovery-kek {profile}"), &[salt, code.expose()])
 }
 
 /// The key that opens a profile's SQLCipher database.
@@ -92,11 +117,19 @@ mod tests {
         assert_eq!(found(entry_key(&master())), expected("pds v2 entry-encryption-key"));
         assert_eq!(found(header_key(&master(), "work")), expected("pds v2 header-key work"));
         assert_eq!(found(ipc_field_key(&master(), "work")), expected("pds v2 ipc-encryption-key work"));
+        assert_eq!(found(ssh_agent_kek(&master(), "work")), expected("pds v2 ssh-agent-kek work"));
+        let salted = [&[7; SALT_BYTES][..], master().expose()].concat();
+        let expected = hex::encode(blake3::derive_key("pds v2 recovery-kek work", &salted));
+        assert_eq!(found(recovery_kek(&master(), &[7; SALT_BYTES], "work")), expected);
     }
 
     #[test]
     fn profiles_have_different_keys() {
         assert!(!vault_key(&master(), "work").ct_eq(vault_key(&master(), "home").expose()));
         assert!(!header_key(&master(), "work").ct_eq(header_key(&master(), "home").expose()));
+        assert!(!ssh_agent_kek(&master(), "work").ct_eq(ssh_agent_kek(&master(), "home").expose()));
+        let recovery = |salt, profile| recovery_kek(&master(), &[salt; SALT_BYTES], profile);
+        assert!(!recovery(0, "work").ct_eq(recovery(0, "home").expose()));
+        assert!(!recovery(0, "work").ct_eq(recovery(1, "work").expose()));
     }
 }

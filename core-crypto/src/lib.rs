@@ -11,7 +11,9 @@ pub mod key_schedule;
 pub mod memory;
 pub mod private_fs;
 mod secure_bytes;
+#[cfg(feature = "sharing")]
+pub mod sharing;
 mod stack;
 
-pub use checksum::checksum;
+pub use checksum::{checksum, digest};
 pub use secure_bytes::{EntropyError, SecureBytes};
