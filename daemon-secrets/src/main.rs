@@ -2,6 +2,7 @@
 //! gates of [`crud`].
 
 mod acl;
+mod attempt;
 mod crud;
 mod neighbours;
 mod operations;

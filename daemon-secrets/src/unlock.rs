@@ -1,35 +1,25 @@
 //! Making, unlocking and locking vaults, and changing their passwords.
-//!
-//! A password is tried only after `daemon-profile` has said how long to wait, and after waiting that long; one at a
-//! time per profile, while other profiles and all other requests go on. One derivation runs at a time in the whole
-//! process, so that its memory is needed once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use core_crypto::SecureBytes;
 use core_crypto::kdf::Argon2Params;
-use core_secrets::header::HeaderError;
-use core_secrets::store::StoreError;
-use core_secrets::vault::{OpenVault, VaultError};
+use core_secrets::vault::OpenVault;
 use core_types::ProfileName;
 use core_types::WireSecret;
 use core_types::header::Sender;
 use core_types::limits::PASSWORD_BYTES_MAX;
 use core_types::protocol::secrets::{
-    ChangePassword, Gate, Init, Lock, ProfileChanged, ProfileEntry, SecretsDenial, Unlock, Unlocked,
+    ChangePassword, Init, Lock, ProfileChanged, ProfileEntry, SecretsDenial, Unlock, Unlocked,
 };
-use tokio::sync::OwnedMutexGuard;
 
-use crate::acl::{Action, Requester};
-use crate::crud::{ProfileStatus, Refusal, identify};
+use crate::acl::Action;
+use crate::attempt::{by_vault, failed, identified};
+use crate::crud::{ProfileStatus, Refusal};
 use crate::neighbours::Neighbours;
 use crate::record::{About, conclude};
 use crate::service::SecretsDaemon;
-use crate::vault::denial_of_vault;
-
-/// The turn of one attempt on one profile.
-type Turn = OwnedMutexGuard<()>;
 
 impl<N: Neighbours> SecretsDaemon<N> {
     /// Makes a vault and leaves it unlocked.
@@ -163,83 +153,6 @@ impl<N: Neighbours> SecretsDaemon<N> {
         tracing::info!(%profile, "unlocked");
         self.neighbours.publish(ProfileChanged { profile: profile.clone(), unlocked: true });
     }
-
-    /// Refuses what no password can unlock, before one is tried and counted.
-    async fn check_header(&self, profile: &ProfileName) -> Result<(), Refusal> {
-        let folder = self.vaults.folder(profile);
-        let checked = blocking(move || folder.header().map(|_| ())).await;
-        checked.map_err(|error| failed(profile, error))
-    }
-
-    /// Waits for this attempt's turn. Whoever has stopped waiting for the answer loses it.
-    async fn turn(&self, profile: &ProfileName, deadline: Instant) -> Result<Turn, Refusal> {
-        let turn = self.vaults.turn(profile).lock_owned().await;
-        if Instant::now() >= deadline { Err(rate_limited(Duration::ZERO)) } else { Ok(turn) }
-    }
-
-    /// Tries a password, as `attempt` does it, after the wait that `daemon-profile` imposes, and tells it how the
-    /// attempt ended.
-    async fn try_factor<T: Send + 'static>(
-        &self,
-        profile: &ProfileName,
-        deadline: Instant,
-        attempt: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let wait = self.neighbours.begin_unlock(profile).await;
-        let wait = wait.map_err(|_| by_vault(SecretsDenial::Unrecorded))?;
-        if Instant::now() + wait >= deadline {
-            self.neighbours.end_unlock(profile, false).await;
-            return Err(rate_limited(wait));
-        }
-        tokio::time::sleep(wait).await;
-        let result = self.derive(attempt).await;
-        self.neighbours.end_unlock(profile, was_right(&result)).await;
-        result.map_err(|error| failed(profile, error))
-    }
-
-    /// Runs what derives a key from a password: on a thread that may block, one at a time.
-    async fn derive<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
-    ) -> Result<T, VaultError> {
-        let _only_one = self.derivation.lock().await;
-        blocking(work).await
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
-) -> Result<T, VaultError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(VaultError::Store(StoreError::Io {
-            action: "work on the vault",
-            source: std::io::Error::other(error),
-        }))
-    })
-}
-
-/// Whether the password was right: it was if the vault opened, or if it unwrapped the key and then something else
-/// was wrong. What never got as far as the password forgives nothing.
-fn was_right<T>(result: &Result<T, VaultError>) -> bool {
-    match result {
-        Ok(_) | Err(VaultError::Header(HeaderError::Tampered)) => true,
-        // The database is opened after the key was unwrapped; an error of the thread itself says nothing.
-        Err(VaultError::Store(error)) => !matches!(error, StoreError::Io { .. }),
-        Err(_) => false,
-    }
-}
-
-fn by_vault(denial: SecretsDenial) -> Refusal {
-    Refusal { gate: Gate::Vault, denial }
-}
-
-fn failed(profile: &ProfileName, error: VaultError) -> Refusal {
-    by_vault(denial_of_vault(profile, error))
-}
-
-/// Lets someone through who may ask for this.
-fn identified(action: Action, sender: &Sender) -> Result<(), Refusal> {
-    identify(&Requester::from(sender), action).map_err(|denial| Refusal { gate: Gate::Identity, denial })
 }
 
 /// Passwords in locked memory, if they are of a length that a password can have.
@@ -249,11 +162,6 @@ fn usable<const P: usize>(passwords: [&WireSecret; P]) -> Result<[SecureBytes; P
     } else {
         Err(by_vault(SecretsDenial::UnusableFactor))
     }
-}
-
-fn rate_limited(wait: Duration) -> Refusal {
-    let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-    Refusal { gate: Gate::RateLimit, denial: SecretsDenial::RateLimited { retry_ms } }
 }
 
 /// The cost of deriving a key from a new password.
@@ -267,6 +175,7 @@ mod tests {
     use core_types::protocol::profile::Operation;
     use core_types::protocol::secrets::ProfileState;
     use std::sync::atomic::Ordering;
+    use std::time::Duration;
 
     async fn lock(world: &World, name: Option<&str>) -> Result<Vec<ProfileName>, SecretsDenial> {
         world.daemon.lock(&Lock { profile: name.map(profile) }, &cli()).await
