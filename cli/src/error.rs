@@ -13,7 +13,7 @@ use core_types::paths::PathsError;
 use core_types::protocol::bus::BusDenial;
 use core_types::protocol::launcher::LauncherDenial;
 use core_types::protocol::profile::ProfileDenial;
-use core_types::protocol::secrets::SecretsDenial;
+use core_types::protocol::secrets::{FactorKind, SecretsDenial};
 use core_types::{NameError, ProfileName};
 
 use crate::args::{AuditCommand, Command, DaemonCommand, ProfileCommand};
@@ -290,15 +290,23 @@ impl Failure {
 fn secrets_exit(denial: &SecretsDenial) -> Exit {
     match denial {
         SecretsDenial::Locked | SecretsDenial::ProfileNotActive(_) => Exit::Locked,
-        SecretsDenial::NoSuchProfile(_) | SecretsDenial::NoSuchSecret(_) => Exit::NotFound,
+        SecretsDenial::NoSuchProfile(_) | SecretsDenial::NoSuchSecret(_) | SecretsDenial::NoSuchFactor(_) => {
+            Exit::NotFound
+        }
         SecretsDenial::Identity { .. } | SecretsDenial::Forbidden => Exit::Denied,
         SecretsDenial::RateLimited { .. } | SecretsDenial::BatchOverBurst { .. } => Exit::RateLimited,
         SecretsDenial::InvalidName(_) => Exit::Usage,
-        SecretsDenial::WrongFactor | SecretsDenial::UnusableFactor => Exit::WrongFactor,
-        SecretsDenial::ProfileExists(_) => Exit::Exists,
+        SecretsDenial::WrongFactor(_)
+        | SecretsDenial::UnusableFactor(_)
+        | SecretsDenial::NotEnoughFactors { .. } => Exit::WrongFactor,
+        SecretsDenial::UnsupportedKey(_) | SecretsDenial::NotAPassword(_) => Exit::Usage,
+        SecretsDenial::ProfileExists(_) | SecretsDenial::FactorExists(_) => Exit::Exists,
         SecretsDenial::Damaged(_) => Exit::Damaged,
         SecretsDenial::ValueTooLarge { .. }
         | SecretsDenial::BatchTooLarge { .. }
+        | SecretsDenial::LastFactor
+        | SecretsDenial::PolicyImpossible { .. }
+        | SecretsDenial::TooManyFactors
         | SecretsDenial::StorageFull
         | SecretsDenial::Storage(_)
         | SecretsDenial::Unrecorded => Exit::Failed,
@@ -326,10 +334,27 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
             "store a smaller value, or a key to an encrypted file".to_owned()
         }
         SecretsDenial::BatchTooLarge { .. } => "select fewer secrets with --only".to_owned(),
-        SecretsDenial::WrongFactor => {
+        SecretsDenial::WrongFactor(_) => {
             "try again; each wrong attempt makes the next one wait longer".to_owned()
         }
-        SecretsDenial::UnusableFactor => "choose a password of 1 to 4096 bytes".to_owned(),
+        SecretsDenial::UnusableFactor(FactorKind::Password) => {
+            "choose a password of 1 to 4096 bytes".to_owned()
+        }
+        SecretsDenial::UnusableFactor(_) => "try again".to_owned(),
+        SecretsDenial::NotEnoughFactors { .. }
+        | SecretsDenial::NoSuchFactor(_)
+        | SecretsDenial::TooManyFactors
+        | SecretsDenial::FactorExists(_)
+        | SecretsDenial::NotAPassword(_) => {
+            format!("`pds factor list{}` shows the ways to unlock", option(profile))
+        }
+        SecretsDenial::LastFactor => {
+            format!("add another first: `pds factor add{}`", option(profile))
+        }
+        SecretsDenial::PolicyImpossible { .. } => {
+            "change the number of factors or the policy first: see `pds factor --help`".to_owned()
+        }
+        SecretsDenial::UnsupportedKey(_) => "use an ssh-ed25519 key, or an RSA key".to_owned(),
         SecretsDenial::ProfileExists(name) => {
             format!("unlock it with `pds unlock{}`, or choose another name", option(Some(name)))
         }
@@ -481,6 +506,8 @@ fn option_name(argument: &str) -> Option<&str> {
 mod tests {
     use std::ffi::OsString;
 
+    use core_types::protocol::secrets::{FactorPolicy, UnsupportedKey};
+
     use super::*;
     use crate::args;
 
@@ -502,8 +529,17 @@ mod tests {
             (D::NoSuchSecret("a".to_owned()), Exit::NotFound),
             (D::ValueTooLarge { bytes: 2, limit: 1 }, Exit::Failed),
             (D::BatchTooLarge { limit: 1 }, Exit::Failed),
-            (D::WrongFactor, Exit::WrongFactor),
-            (D::UnusableFactor, Exit::WrongFactor),
+            (D::WrongFactor(FactorKind::Password), Exit::WrongFactor),
+            (D::UnusableFactor(FactorKind::Password), Exit::WrongFactor),
+            (D::UnusableFactor(FactorKind::Recovery), Exit::WrongFactor),
+            (D::NotEnoughFactors { given: 1, needed: 2, of: 3 }, Exit::WrongFactor),
+            (D::NoSuchFactor(7), Exit::NotFound),
+            (D::LastFactor, Exit::Failed),
+            (D::PolicyImpossible { policy: FactorPolicy::All, factors: 1 }, Exit::Failed),
+            (D::TooManyFactors, Exit::Failed),
+            (D::FactorExists(2), Exit::Exists),
+            (D::UnsupportedKey(UnsupportedKey::Ecdsa), Exit::Usage),
+            (D::NotAPassword(2), Exit::Usage),
             (D::ProfileExists(profile()), Exit::Exists),
             (D::Damaged("page 3".to_owned()), Exit::Damaged),
             (D::StorageFull, Exit::Failed),

@@ -6,6 +6,7 @@ mod error;
 mod input;
 mod output;
 mod prompt;
+mod proofs;
 mod session;
 mod start;
 mod stop;

@@ -84,6 +84,18 @@ impl Argon2Params {
         }
         Ok(())
     }
+
+    /// What this cost becomes where `wanted` is configured: at least as much memory and as many passes; `None` where
+    /// it has them already. A cost is never lowered.
+    #[must_use]
+    pub fn raised_to(self, wanted: Self) -> Option<Self> {
+        let cheaper = self.memory_kib < wanted.memory_kib || self.passes < wanted.passes;
+        cheaper.then(|| Self {
+            memory_kib: self.memory_kib.max(wanted.memory_kib),
+            passes: self.passes.max(wanted.passes),
+            lanes: wanted.lanes,
+        })
+    }
 }
 
 impl Default for Argon2Params {
@@ -163,6 +175,23 @@ mod tests {
         ];
         for other in others {
             assert!(!base.ct_eq(other.unwrap().expose()));
+        }
+    }
+
+    #[test]
+    fn a_cost_is_raised_and_never_lowered() {
+        let cost = |memory_kib, passes, lanes| Argon2Params { memory_kib, passes, lanes };
+        let table = [
+            (cost(100, 3, 4), None),
+            (cost(100, 3, 1), None),
+            (cost(200, 4, 1), None),
+            (cost(99, 3, 1), Some(cost(100, 3, 4))),
+            (cost(100, 2, 4), Some(cost(100, 3, 4))),
+            (cost(50, 9, 4), Some(cost(100, 9, 4))),
+            (cost(500, 2, 4), Some(cost(500, 3, 4))),
+        ];
+        for (now, expected) in table {
+            assert_eq!(now.raised_to(cost(100, 3, 4)), expected, "{now:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use core_crypto::private_fs::{self, InstanceLock, PrivateFsError};
 use core_crypto::{SecureBytes, key_schedule};
 use core_types::ProfileName;
 
-use crate::header::{HeaderError, VaultHeader};
+use crate::header::{Changed, HeaderError, Proof, VaultHeader};
 use crate::sqlcipher::SqlCipherStore;
 use crate::store::{Damage, StoreError};
 
@@ -27,7 +27,7 @@ pub enum VaultError {
     /// Another process works with the vault.
     #[error("another process is using the vault")]
     InUse,
-    /// The header or the password.
+    /// The header, or a factor.
     #[error(transparent)]
     Header(#[from] HeaderError),
     /// The database.
@@ -143,13 +143,13 @@ impl VaultFolder {
         Ok(VaultHeader::load(&self.header_path(), &self.profile)?)
     }
 
-    /// Unlocks the vault with a password. Takes as long as Argon2.
+    /// Unlocks the vault with as many factors as its policy needs. Takes as long as Argon2 for each password.
     ///
     /// # Errors
-    /// There is no vault, another process has it, the password is wrong, or it is damaged.
-    pub fn unlock(&self, password: &[u8]) -> Result<OpenVault, VaultError> {
+    /// There is no vault, another process has it, a factor is wrong, or it is damaged.
+    pub fn unlock(&self, proofs: &[Proof]) -> Result<OpenVault, VaultError> {
         let lock = self.lock()?;
-        let master_key = self.header()?.unlock(password)?;
+        let master_key = self.header()?.unlock(proofs)?;
         private_fs::remove_leftovers(&self.header_path())?;
         let vault_key = key_schedule::vault_key(&master_key, self.profile.as_str());
         let store =
@@ -163,20 +163,36 @@ impl VaultFolder {
         Ok(OpenVault { master_key, store, lock })
     }
 
-    /// Changes the password: afterwards exactly the new one opens the vault, and after a kill exactly one of the
-    /// two. Nothing else is re-encrypted. Takes twice as long as Argon2.
+    /// Replaces the header by what `change` makes of it: after a kill it is exactly one of the two. Nothing else of the
+    /// vault changes, and no secret is re-encrypted. Takes as long as the change.
     ///
     /// # Errors
-    /// The old password is wrong, or the header cannot be replaced; the old password still holds.
-    pub fn change_password(
+    /// The change is not possible, or the header cannot be replaced; the old one still holds.
+    pub fn change<T>(
         &self,
         _held: &VaultLock,
-        old: &[u8],
-        new: &[u8],
+        change: impl FnOnce(&VaultHeader) -> Result<Changed<T>, HeaderError>,
+    ) -> Result<T, VaultError> {
+        let Changed { header, result } = change(&self.header()?)?;
+        header.save(&self.header_path())?;
+        Ok(result)
+    }
+
+    /// Makes the passwords among factors that just unlocked the vault as dear to try as `params` says, where they are
+    /// cheaper; `false` where none is. Takes as long as Argon2, twice for each password that is changed.
+    ///
+    /// # Errors
+    /// The header cannot be replaced; the old one still holds.
+    pub fn raise_cost(
+        &self,
+        open: &OpenVault,
+        proofs: &[Proof],
         params: Argon2Params,
-    ) -> Result<(), VaultError> {
-        let changed = self.header()?.with_password(old, new, params)?;
-        Ok(changed.save(&self.header_path())?)
+    ) -> Result<bool, VaultError> {
+        match self.header()?.with_cost(proofs, &open.master_key, params)? {
+            None => Ok(false),
+            Some(raised) => self.change(&open.lock, |_| Ok(raised.into())).map(|()| true),
+        }
     }
 
     fn header_path(&self) -> PathBuf {
@@ -218,6 +234,23 @@ mod tests {
         (folder, VaultFolder::new(path, ProfileName::parse("work").unwrap()))
     }
 
+    /// The password that `create` was given, or another.
+    fn password(password: &[u8]) -> [Proof; 1] {
+        [Proof { factor: 1, secret: SecureBytes::copy_of(password) }]
+    }
+
+    fn change_password(
+        vault: &VaultFolder,
+        lock: &VaultLock,
+        old: &[u8],
+        new: &[u8],
+    ) -> Result<(), VaultError> {
+        vault.change(lock, |header| {
+            let new = SecureBytes::copy_of(new);
+            Ok(header.with_password(1, &password(old), None, new, CHEAP)?.into())
+        })
+    }
+
     fn close(vault: OpenVault) {
         vault.store.close().unwrap();
     }
@@ -239,7 +272,7 @@ mod tests {
         let name = SecretName::parse("a").unwrap();
         open.store.set(&name, SecureBytes::copy_of(b"value")).await.unwrap();
         close(open);
-        let open = vault.unlock(b"right").unwrap();
+        let open = vault.unlock(&password(b"right")).unwrap();
         assert_eq!(open.store.get(&name).await.unwrap().expose(), b"value");
     }
 
@@ -260,10 +293,10 @@ mod tests {
         for name in [DATABASE, "vault.db-wal", HEADER, ".header.json.0011.new"] {
             std::fs::write(building.folder.join(name), b"half").unwrap();
         }
-        assert!(matches!(vault.unlock(b"right"), Err(VaultError::Missing)));
+        assert!(matches!(vault.unlock(&password(b"right")), Err(VaultError::Missing)));
         assert!(matches!(vault.header(), Err(VaultError::Missing)));
         close(vault.create(b"right", CHEAP).unwrap());
-        close(vault.unlock(b"right").unwrap());
+        close(vault.unlock(&password(b"right")).unwrap());
         assert_eq!(names_in(vault.folder.parent().unwrap()), ["work"]);
     }
 
@@ -281,9 +314,9 @@ mod tests {
     fn an_open_vault_keeps_others_out_until_it_is_dropped() {
         let (_folder, vault) = vault();
         let open = vault.create(b"right", CHEAP).unwrap();
-        assert!(matches!(vault.unlock(b"right"), Err(VaultError::InUse)));
+        assert!(matches!(vault.unlock(&password(b"right")), Err(VaultError::InUse)));
         close(open);
-        let open = vault.unlock(b"right").unwrap();
+        let open = vault.unlock(&password(b"right")).unwrap();
         assert!(matches!(vault.lock(), Err(VaultError::InUse)));
         close(open);
         vault.lock().unwrap();
@@ -293,15 +326,15 @@ mod tests {
     fn a_wrong_password_and_damage_are_different_errors() {
         let (_folder, vault) = vault();
         close(vault.create(b"right", CHEAP).unwrap());
-        let error = vault.unlock(b"wrong").unwrap_err();
-        assert!(matches!(error, VaultError::Header(HeaderError::WrongFactor)) && !error.is_damage());
+        let error = vault.unlock(&password(b"wrong")).unwrap_err();
+        assert!(matches!(error, VaultError::Header(HeaderError::WrongFactor(_))) && !error.is_damage());
         let database = std::fs::read(vault.database()).unwrap();
         std::fs::write(vault.database(), vec![0x11; database.len()]).unwrap();
-        let error = vault.unlock(b"right").unwrap_err();
+        let error = vault.unlock(&password(b"right")).unwrap_err();
         assert!(matches!(error, VaultError::Store(StoreError::Damaged(Damage::NotThisVault))));
         assert!(error.is_damage());
         std::fs::remove_file(vault.header_path()).unwrap();
-        let error = vault.unlock(b"right").unwrap_err();
+        let error = vault.unlock(&password(b"right")).unwrap_err();
         assert!(matches!(error, VaultError::Header(HeaderError::Missing)) && error.is_damage());
     }
 
@@ -311,14 +344,38 @@ mod tests {
         close(vault.create(b"old", CHEAP).unwrap());
         let database = std::fs::read(vault.database()).unwrap();
         let lock = vault.lock().unwrap();
-        let wrong = vault.change_password(&lock, b"wrong", b"new", CHEAP);
-        assert!(matches!(wrong, Err(VaultError::Header(HeaderError::WrongFactor))));
-        vault.change_password(&lock, b"old", b"new", CHEAP).unwrap();
+        let wrong = change_password(&vault, &lock, b"wrong", b"new");
+        assert!(matches!(wrong, Err(VaultError::Header(HeaderError::WrongFactor(_)))));
+        change_password(&vault, &lock, b"old", b"new").unwrap();
         drop(lock);
         assert_eq!(std::fs::read(vault.database()).unwrap(), database);
-        assert!(matches!(vault.unlock(b"old"), Err(VaultError::Header(HeaderError::WrongFactor))));
-        close(vault.unlock(b"new").unwrap());
+        assert!(matches!(
+            vault.unlock(&password(b"old")),
+            Err(VaultError::Header(HeaderError::WrongFactor(_)))
+        ));
+        close(vault.unlock(&password(b"new")).unwrap());
         assert_eq!(names_in(&vault.folder), [HEADER, LOCK, DATABASE]);
+    }
+
+    #[test]
+    fn a_cost_is_raised_by_a_right_password_and_a_header_that_stays_is_no_loss() {
+        let (_folder, vault) = vault();
+        close(vault.create(b"right", CHEAP).unwrap());
+        let dearer = Argon2Params { passes: 3, ..CHEAP };
+        let open = vault.unlock(&password(b"right")).unwrap();
+        assert!(vault.raise_cost(&open, &password(b"right"), dearer).unwrap());
+        assert!(!vault.raise_cost(&open, &password(b"right"), dearer).unwrap());
+        close(open);
+        let open = vault.unlock(&password(b"right")).unwrap();
+        let before = std::fs::read(vault.header_path()).unwrap();
+        // Nothing can be written where the header's name is taken by a folder.
+        std::fs::remove_file(vault.header_path()).unwrap();
+        std::fs::create_dir(vault.header_path()).unwrap();
+        assert!(vault.raise_cost(&open, &password(b"right"), Argon2Params { passes: 4, ..CHEAP }).is_err());
+        std::fs::remove_dir(vault.header_path()).unwrap();
+        std::fs::write(vault.header_path(), before).unwrap();
+        close(open);
+        close(vault.unlock(&password(b"right")).unwrap());
     }
 
     #[test]
@@ -328,7 +385,7 @@ mod tests {
         let elsewhere = folder.path().join("vaults/home");
         std::fs::rename(&vault.folder, &elsewhere).unwrap();
         let other = VaultFolder::new(elsewhere, ProfileName::parse("home").unwrap());
-        let error = other.unlock(b"right").unwrap_err();
+        let error = other.unlock(&password(b"right")).unwrap_err();
         assert!(matches!(error, VaultError::Header(HeaderError::OtherProfile { .. })) && error.is_damage());
     }
 
@@ -338,6 +395,6 @@ mod tests {
         let (_folder, vault) = vault();
         close(vault.create(b"right", CHEAP).unwrap());
         std::fs::set_permissions(&vault.folder, std::fs::Permissions::from_mode(0o770)).unwrap();
-        assert!(matches!(vault.unlock(b"right"), Err(VaultError::Files(_))));
+        assert!(matches!(vault.unlock(&password(b"right")), Err(VaultError::Files(_))));
     }
 }

@@ -45,6 +45,17 @@ pub struct Rate {
     pub burst: u32,
 }
 
+/// The cost of deriving a key from a password (Argon2id, RFC 9106).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnlockCost {
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// Passes over the memory.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -56,6 +67,8 @@ pub struct Config {
     pub rate_known: Rate,
     /// Rate of everyone else, and of whoever was just denied.
     pub rate_unknown: Rate,
+    /// What a password costs to try; a vault whose password is cheaper gets this with its next unlock.
+    pub unlock_cost: UnlockCost,
 }
 
 impl Default for Config {
@@ -65,6 +78,8 @@ impl Default for Config {
             cache_ttl: Duration::from_secs(CACHE_TTL_SECONDS_MAX),
             rate_known: Rate { per_second: 1_000, burst: 2_000 },
             rate_unknown: Rate { per_second: 10, burst: 20 },
+            // The second recommended option of RFC 9106, section 4.
+            unlock_cost: UnlockCost { memory_mib: 64, passes: 3, lanes: 4 },
         }
     }
 }
@@ -74,6 +89,7 @@ impl Default for Config {
 struct RawConfig {
     default_profile: Option<String>,
     secrets: RawSecrets,
+    unlock: RawUnlock,
     rate_limit: BTreeMap<RequesterClass, RawRate>,
 }
 
@@ -81,6 +97,29 @@ struct RawConfig {
 #[serde(deny_unknown_fields, default)]
 struct RawSecrets {
     cache_ttl_seconds: Option<u64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawUnlock {
+    argon2_memory_mib: Option<u64>,
+    argon2_passes: Option<u64>,
+    argon2_lanes: Option<u64>,
+}
+
+impl RawUnlock {
+    /// The cost; what is not said is as in `default`. The floor is OWASP's minimum, the ceiling half a minute.
+    fn cost(&self, default: UnlockCost) -> Result<UnlockCost, ConfigError> {
+        let or = |value: Option<u64>, default: u32| value.unwrap_or(default.into());
+        let memory = or(self.argon2_memory_mib, default.memory_mib);
+        let passes = or(self.argon2_passes, default.passes);
+        let lanes = or(self.argon2_lanes, default.lanes);
+        Ok(UnlockCost {
+            memory_mib: narrow(in_range("unlock.argon2_memory_mib", memory, 19, 1024)?),
+            passes: narrow(in_range("unlock.argon2_passes", passes, 2, 64)?),
+            lanes: narrow(in_range("unlock.argon2_lanes", lanes, 1, 16)?),
+        })
+    }
 }
 
 #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
@@ -126,6 +165,7 @@ impl Config {
         Ok(Self {
             rate_known: rate(RequesterClass::Known, defaults.rate_known)?,
             rate_unknown: rate(RequesterClass::Unknown, defaults.rate_unknown)?,
+            unlock_cost: raw.unlock.cost(defaults.unlock_cost)?,
             default_profile: match raw.default_profile {
                 None => defaults.default_profile,
                 Some(text) => ProfileName::parse(text.as_str())
@@ -167,6 +207,25 @@ mod tests {
         assert_eq!(config.cache_ttl, Duration::ZERO);
         assert_eq!(config.rate_unknown, Rate { per_second: 1, burst: 2 });
         assert_eq!(config.rate_known, Config::default().rate_known);
+    }
+
+    #[test]
+    fn the_cost_of_a_password_lies_between_the_floor_and_the_ceiling() {
+        let cost =
+            |text: &str| Config::parse(&format!("[unlock]\n{text}\n")).map(|config| config.unlock_cost);
+        assert_eq!(cost(""), Ok(Config::default().unlock_cost));
+        let good = UnlockCost { memory_mib: 256, passes: 2, lanes: 4 };
+        assert_eq!(cost("argon2_memory_mib = 256\nargon2_passes = 2"), Ok(good));
+        for wrong in [
+            "argon2_memory_mib = 18",
+            "argon2_memory_mib = 1025",
+            "argon2_passes = 1",
+            "argon2_passes = 65",
+            "argon2_lanes = 0",
+            "argon2_lanes = 17",
+        ] {
+            assert!(matches!(cost(wrong), Err(ConfigError::Range { .. })), "{wrong}");
+        }
     }
 
     #[test]

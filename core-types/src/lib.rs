@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod env_name;
+pub mod factor;
 pub mod header;
 pub mod limits;
 pub mod name;

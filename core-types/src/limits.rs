@@ -10,6 +10,14 @@ pub const DAEMON_NAME_BYTES_MAX: usize = 64;
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Largest password, in bytes, before it is stretched.
 pub const PASSWORD_BYTES_MAX: usize = 4096;
+/// Most ways to unlock a vault can have.
+pub const FACTORS_MAX: usize = 32;
+/// Longest label of a factor, in bytes.
+pub const FACTOR_LABEL_BYTES_MAX: usize = 128;
+/// Largest SSH public key, in bytes: RSA with 16384 bits.
+pub const AGENT_KEY_BYTES_MAX: usize = 2100;
+/// Largest signature of an SSH key, in bytes.
+pub const SIGNATURE_BYTES_MAX: usize = 2048;
 
 /// Largest frame on the bus (header and body), in bytes; checked before anything is allocated.
 pub const FRAME_BYTES_MAX: usize = 2 << 20;

@@ -13,8 +13,9 @@ use core_types::protocol::profile::{
     Requester, SecretOperationAudit,
 };
 use core_types::protocol::secrets::{
-    ChangePassword, Delete, Gate, Get, GetBatch, Init, List, Lock, Profiles, SecretsDenial, SecretsRequest,
-    Selection, Set, Unlock,
+    AddFactor, AgentKey, ChangePassword, CheckRecovery, Delete, FactorEntry, FactorKind, FactorLabel,
+    FactorPolicy, FactorProof, FactorSheet, Factors, Gate, Get, GetBatch, Init, List, Lock, NewFactor,
+    Profiles, RemoveFactor, SecretsDenial, SecretsRequest, Selection, Set, SetPolicy, Unlock, UnsupportedKey,
 };
 use core_types::protocol::{Topic, encode};
 use core_types::{NameError, ProfileName, SecretName, WireSecret};
@@ -88,16 +89,55 @@ fn bus() -> Vec<String> {
     ]
 }
 
+fn proof(factor: u32) -> FactorProof {
+    FactorProof { factor, secret: secret() }
+}
+
+fn agent_key() -> AgentKey {
+    AgentKey { public_key: vec![1, 2], nonce: [7; 32] }
+}
+
+fn factor_requests() -> Vec<(&'static str, SecretsRequest)> {
+    let profile = profile();
+    let add = |new| AddFactor {
+        profile: profile.clone(),
+        present: vec![proof(1)],
+        label: FactorLabel::of("l"),
+        new,
+    };
+    vec![
+        ("secrets.factors", Factors { profile: profile.clone() }.into()),
+        ("secrets.add-password", add(NewFactor::Password { password: secret() }).into()),
+        ("secrets.add-agent", add(NewFactor::SshAgent { key: agent_key(), signature: secret() }).into()),
+        ("secrets.add-recovery", add(NewFactor::Recovery { code: secret() }).into()),
+        (
+            "secrets.remove-factor",
+            RemoveFactor { profile: profile.clone(), present: vec![proof(1)], factor: 2 }.into(),
+        ),
+        (
+            "secrets.set-policy",
+            SetPolicy {
+                profile: profile.clone(),
+                present: vec![proof(1)],
+                policy: FactorPolicy::Threshold(2),
+            }
+            .into(),
+        ),
+        ("secrets.check-recovery", CheckRecovery { profile: profile.clone(), code: secret() }.into()),
+    ]
+}
+
 fn secrets() -> Vec<String> {
     let (profile, name) = (profile(), "a/b".to_owned());
-    let entries: [(&str, SecretsRequest); 11] = [
+    let entries: Vec<(&str, SecretsRequest)> = vec![
         ("secrets.init", Init { profile: profile.clone(), password: secret() }.into()),
-        ("secrets.unlock", Unlock { profile: profile.clone(), password: secret() }.into()),
+        ("secrets.unlock", Unlock { profile: profile.clone(), factors: vec![proof(1)] }.into()),
         ("secrets.lock", Lock { profile: None }.into()),
         ("secrets.profiles", Profiles {}.into()),
         (
             "secrets.change-password",
-            ChangePassword { profile: profile.clone(), old: secret(), new: secret() }.into(),
+            ChangePassword { profile: profile.clone(), factor: 1, present: vec![proof(1)], new: secret() }
+                .into(),
         ),
         ("secrets.get", Get { profile: profile.clone(), name: name.clone() }.into()),
         ("secrets.get-batch-all", GetBatch { profile: profile.clone(), selection: Selection::All }.into()),
@@ -113,12 +153,28 @@ fn secrets() -> Vec<String> {
         ("secrets.delete", Delete { profile: profile.clone(), name }.into()),
         ("secrets.list", List { profile, pattern: None, after: Some("a".parse().unwrap()) }.into()),
     ];
+    let entries = entries.into_iter().chain(factor_requests());
     let denials = [
         ("denial.locked", SecretsDenial::Locked),
         ("denial.invalid-name", SecretsDenial::InvalidName(NameError::Slash)),
         ("denial.unrecorded", SecretsDenial::Unrecorded),
+        ("denial.wrong-factor", SecretsDenial::WrongFactor(FactorKind::SshAgent)),
+        ("denial.not-enough-factors", SecretsDenial::NotEnoughFactors { given: 1, needed: 2, of: 3 }),
+        ("denial.policy", SecretsDenial::PolicyImpossible { policy: FactorPolicy::Threshold(2), factors: 1 }),
+        ("denial.unsupported-key", SecretsDenial::UnsupportedKey(UnsupportedKey::Ecdsa)),
     ];
-    let requests = entries.iter().map(|(name, request)| line(name, request));
+    let sheet = FactorSheet {
+        policy: FactorPolicy::All,
+        factors: vec![FactorEntry {
+            id: 2,
+            kind: FactorKind::SshAgent,
+            label: FactorLabel::of("l"),
+            created_unix_ms: 3,
+            agent: Some(agent_key()),
+        }],
+    };
+    let requests = entries.map(|(name, request)| line(name, &request));
+    let requests = requests.chain([line("reply.factors", &sheet)]);
     requests.chain(denials.iter().map(|(name, denial)| line(name, denial))).collect()
 }
 

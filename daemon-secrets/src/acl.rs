@@ -12,6 +12,11 @@ pub(crate) enum Action {
     Lock,
     Profiles,
     ChangePassword,
+    Factors,
+    AddFactor,
+    RemoveFactor,
+    SetPolicy,
+    CheckRecovery,
     Get,
     GetBatch,
     Set,
@@ -31,7 +36,11 @@ impl Action {
             Self::Set => Some(Operation::Set),
             Self::Delete => Some(Operation::Delete),
             Self::List => Some(Operation::List),
-            Self::Profiles => None,
+            Self::AddFactor => Some(Operation::AddFactor),
+            Self::RemoveFactor => Some(Operation::RemoveFactor),
+            Self::SetPolicy => Some(Operation::SetPolicy),
+            Self::CheckRecovery => Some(Operation::CheckRecovery),
+            Self::Profiles | Self::Factors => None,
         }
     }
 }
@@ -129,7 +138,23 @@ pub(crate) mod tests {
     #[test]
     fn the_identity_table() {
         use Action::*;
-        let all = [Init, Unlock, Lock, Profiles, ChangePassword, Get, GetBatch, Set, Delete, List];
+        let all = [
+            Init,
+            Unlock,
+            Lock,
+            Profiles,
+            ChangePassword,
+            Factors,
+            AddFactor,
+            RemoveFactor,
+            SetPolicy,
+            CheckRecovery,
+            Get,
+            GetBatch,
+            Set,
+            Delete,
+            List,
+        ];
         let table: [(Option<&str>, &[Action]); 7] = [
             (None, &all),
             (Some("daemon-launcher"), &[Profiles, Get, GetBatch, List]),

@@ -1,12 +1,12 @@
 //! One attempt at unlocking: its turn, the wait that `daemon-profile` imposes, and how it ended.
 //!
-//! A password is tried only after `daemon-profile` has said how long to wait, and after waiting that long; one at a
+//! A factor is tried only after `daemon-profile` has said how long to wait, and after waiting that long; one at a
 //! time per profile, while other profiles and all other requests go on. One derivation runs at a time in the whole
 //! process, so that its memory is needed once.
 
 use std::time::{Duration, Instant};
 
-use core_secrets::header::HeaderError;
+use core_secrets::header::{HeaderError, VaultHeader};
 use core_secrets::store::StoreError;
 use core_secrets::vault::VaultError;
 use core_types::ProfileName;
@@ -20,15 +20,23 @@ use crate::neighbours::Neighbours;
 use crate::service::SecretsDaemon;
 use crate::vault::denial_of_vault;
 
+/// How much an attempt proves that is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proves {
+    /// As much as unlocking.
+    All,
+    /// One factor where the policy needs several.
+    APart,
+}
+
 /// The turn of one attempt on one profile.
 type Turn = OwnedMutexGuard<()>;
 
 impl<N: Neighbours> SecretsDaemon<N> {
-    /// Refuses what no password can unlock, before one is tried and counted.
-    pub(crate) async fn check_header(&self, profile: &ProfileName) -> Result<(), Refusal> {
+    /// The header of a profile's vault; a damaged one is refused here, before any factor is tried and counted.
+    pub(crate) async fn header(&self, profile: &ProfileName) -> Result<VaultHeader, Refusal> {
         let folder = self.vaults.folder(profile);
-        let checked = blocking(move || folder.header().map(|_| ())).await;
-        checked.map_err(|error| failed(profile, error))
+        blocking(move || folder.header()).await.map_err(|error| failed(profile, error))
     }
 
     /// Waits for this attempt's turn. Whoever has stopped waiting for the answer loses it.
@@ -37,12 +45,14 @@ impl<N: Neighbours> SecretsDaemon<N> {
         if Instant::now() >= deadline { Err(rate_limited(Duration::ZERO)) } else { Ok(turn) }
     }
 
-    /// Tries a password, as `attempt` does it, after the wait that `daemon-profile` imposes, and tells it how the
-    /// attempt ended.
+    /// Tries factors, as `attempt` does it, after the wait that `daemon-profile` imposes, and tells it how the attempt
+    /// ended. Only what proves as much as unlocking does forgives the wrong attempts before it: else whoever has one
+    /// factor of two could guess the other without ever waiting.
     pub(crate) async fn try_factor<T: Send + 'static>(
         &self,
         profile: &ProfileName,
         deadline: Instant,
+        proves: Proves,
         attempt: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
     ) -> Result<T, Refusal> {
         let wait = self.neighbours.begin_unlock(profile).await;
@@ -53,7 +63,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         }
         tokio::time::sleep(wait).await;
         let result = self.derive(attempt).await;
-        self.neighbours.end_unlock(profile, was_right(&result)).await;
+        self.neighbours.end_unlock(profile, proves == Proves::All && was_right(&result)).await;
         result.map_err(|error| failed(profile, error))
     }
 
@@ -78,8 +88,8 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// Whether the password was right: it was if the vault opened, or if it unwrapped the key and then something else
-/// was wrong. What never got as far as the password forgives nothing.
+/// Whether the factors were right: they were if the vault opened, or if they unwrapped the key and then something else
+/// was wrong. What never got as far as that forgives nothing.
 fn was_right<T>(result: &Result<T, VaultError>) -> bool {
     match result {
         Ok(_) | Err(VaultError::Header(HeaderError::Tampered)) => true,

@@ -4,8 +4,10 @@
 mod acl;
 mod attempt;
 mod crud;
+mod factors;
 mod neighbours;
 mod operations;
+mod proofs;
 mod rate_limit;
 mod record;
 mod selection;

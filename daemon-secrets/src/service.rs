@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use core_crypto::kdf::Argon2Params;
 use core_daemon::{Answer, Caller, Context, Serve, StartError, answer};
-use core_types::config::Config;
+use core_types::config::{Config, UnlockCost};
 use core_types::paths::Paths;
 use core_types::protocol::secrets::{SecretsRequest, SecretsService};
 use tokio::sync::Mutex as FairMutex;
@@ -13,7 +13,6 @@ use crate::acl::AccessRules;
 use crate::neighbours::{Neighbours, OverTheBus};
 use crate::rate_limit::{RateLimits, Rates};
 use crate::settings::{TTL_VARIABLE, cache_ttl};
-use crate::unlock::KDF_COST;
 use crate::vault::{Vaults, prepare_folder};
 use crate::wiper::{BootTimer, wipe_what_expires};
 
@@ -23,7 +22,7 @@ pub(crate) struct SecretsDaemon<N> {
     pub(crate) rules: Arc<AccessRules>,
     pub(crate) rates: Box<dyn Rates>,
     pub(crate) neighbours: N,
-    /// Cost of deriving keys from new passwords.
+    /// Cost of deriving keys from passwords: new ones get it, and cheaper ones when they unlock.
     pub(crate) kdf_cost: Argon2Params,
     /// Held while a key is derived from a password.
     pub(crate) derivation: FairMutex<()>,
@@ -43,7 +42,9 @@ impl SecretsDaemon<OverTheBus> {
             .map_err(|error| StartError::Service(format!("there is no timer to wipe by: {error}")))?;
         let neighbours = OverTheBus { bus: context.bus, audit: context.audit };
         let config = Config { cache_ttl: ttl, ..context.config };
-        let daemon = Self::new(&context.paths, config, neighbours, KDF_COST);
+        let UnlockCost { memory_mib, passes, lanes } = config.unlock_cost;
+        let kdf_cost = Argon2Params { memory_kib: memory_mib << 10, passes, lanes };
+        let daemon = Self::new(&context.paths, config, neighbours, kdf_cost);
         tokio::spawn(wipe_what_expires(Arc::clone(&daemon.vaults), timer));
         Ok(daemon)
     }
@@ -75,6 +76,15 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::ChangePassword(call) => {
                 answer(&call, self.change_password(&call, sender, deadline).await)
             }
+            SecretsRequest::Factors(call) => answer(&call, self.factors(&call, sender).await),
+            SecretsRequest::AddFactor(call) => answer(&call, self.add_factor(&call, sender, deadline).await),
+            SecretsRequest::RemoveFactor(call) => {
+                answer(&call, self.remove_factor(&call, sender, deadline).await)
+            }
+            SecretsRequest::SetPolicy(call) => answer(&call, self.set_policy(&call, sender, deadline).await),
+            SecretsRequest::CheckRecovery(call) => {
+                answer(&call, self.check_recovery(&call, sender, deadline).await)
+            }
             SecretsRequest::Get(call) => answer(&call, self.get(&call, sender).await),
             SecretsRequest::GetBatch(call) => answer(&call, self.get_batch(&call, sender).await),
             SecretsRequest::Set(call) => answer(&call, self.set(&call, sender).await),
@@ -100,7 +110,9 @@ pub(crate) mod tests {
     use core_types::header::Sender;
     use core_types::name::ProfileName;
     use core_types::protocol::profile::{Operation, Outcome, SecretOperationAudit};
-    use core_types::protocol::secrets::{Get, Init, ProfileChanged, SecretsDenial, Set, Unlock, Unlocked};
+    use core_types::protocol::secrets::{
+        FactorProof, Get, Init, ProfileChanged, SecretsDenial, Set, Unlock, Unlocked,
+    };
     use std::path::PathBuf;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -162,6 +174,15 @@ pub(crate) mod tests {
         WireSecret::new(bytes.to_vec())
     }
 
+    /// The factor that `init` makes.
+    pub(crate) fn password(password: &[u8]) -> FactorProof {
+        FactorProof { factor: 1, secret: wire(password) }
+    }
+
+    pub(crate) fn unlock_call(name: &str, secret: &[u8]) -> Unlock {
+        Unlock { profile: profile(name), factors: vec![password(secret)] }
+    }
+
     /// Long enough for everything.
     pub(crate) fn later() -> Instant {
         Instant::now() + Duration::from_secs(120)
@@ -213,8 +234,7 @@ pub(crate) mod tests {
         }
 
         pub(crate) async fn unlock(&self, name: &str, password: &[u8]) -> Result<Unlocked, SecretsDenial> {
-            let call = Unlock { profile: profile(name), password: wire(password) };
-            self.daemon.unlock(&call, &cli(), later()).await
+            self.daemon.unlock(&unlock_call(name, password), &cli(), later()).await
         }
 
         pub(crate) async fn set(&self, name: &str, value: &[u8]) -> Result<(), SecretsDenial> {

@@ -1,23 +1,20 @@
-//! Making, unlocking and locking vaults, and changing their passwords.
+//! Making, unlocking and locking vaults.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use core_crypto::SecureBytes;
-use core_crypto::kdf::Argon2Params;
 use core_secrets::vault::OpenVault;
 use core_types::ProfileName;
-use core_types::WireSecret;
 use core_types::header::Sender;
-use core_types::limits::PASSWORD_BYTES_MAX;
 use core_types::protocol::secrets::{
-    ChangePassword, Init, Lock, ProfileChanged, ProfileEntry, SecretsDenial, Unlock, Unlocked,
+    FactorKind, Init, Lock, ProfileChanged, ProfileEntry, SecretsDenial, Unlock, Unlocked,
 };
 
 use crate::acl::Action;
-use crate::attempt::{by_vault, failed, identified};
+use crate::attempt::{Proves, by_vault, failed, identified};
 use crate::crud::{ProfileStatus, Refusal};
 use crate::neighbours::Neighbours;
+use crate::proofs::{proofs, usable};
 use crate::record::{About, conclude};
 use crate::service::SecretsDaemon;
 
@@ -32,10 +29,10 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let profile = &call.profile;
         let result = async {
             identified(Action::Init, sender)?;
-            let password = usable([&call.password])?;
+            let password = usable(FactorKind::Password, &call.password)?;
             let _turn = self.turn(profile, deadline).await?;
             let (folder, params) = (self.vaults.folder(profile), self.kdf_cost);
-            let open = self.derive(move || folder.create(password[0].expose(), params)).await;
+            let open = self.derive(move || folder.create(password.expose(), params)).await;
             self.opened(profile, open.map_err(|error| failed(profile, error))?);
             Ok(())
         };
@@ -55,46 +52,31 @@ impl<N: Neighbours> SecretsDaemon<N> {
             if self.vaults.status(profile) == ProfileStatus::Unlocked {
                 return Ok(Unlocked::Already);
             }
-            let password = usable([&call.password])?;
-            self.check_header(profile).await?;
+            let header = self.header(profile).await?;
+            let proofs = proofs(&header, &call.factors)?;
+            header.check_enough(&proofs).map_err(|error| failed(profile, error.into()))?;
             let _turn = self.turn(profile, deadline).await?;
             if self.vaults.status(profile) == ProfileStatus::Unlocked {
                 return Ok(Unlocked::Already);
             }
-            let folder = self.vaults.folder(profile);
-            let open =
-                self.try_factor(profile, deadline, move || folder.unlock(password[0].expose())).await?;
+            let (folder, cost) = (self.vaults.folder(profile), self.kdf_cost);
+            let tried = self.try_factor(profile, deadline, Proves::All, move || {
+                let open = folder.unlock(&proofs)?;
+                let raised = folder.raise_cost(&open, &proofs, cost);
+                Ok((open, raised))
+            });
+            let (open, raised) = tried.await?;
+            match raised {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(%profile, "a password costs as much to try as configured from now on")
+                }
+                Err(error) => tracing::warn!(%profile, %error, "the cost of a password could not be raised"),
+            }
             self.opened(profile, open);
             Ok(Unlocked::Now)
         };
         conclude(&self.neighbours, About::of(Action::Unlock, Some(profile), sender), result.await)
-    }
-
-    /// Changes a password. Guessing the old one is an unlock attempt like any other.
-    pub(crate) async fn change_password(
-        &self,
-        call: &ChangePassword,
-        sender: &Sender,
-        deadline: Instant,
-    ) -> Result<(), SecretsDenial> {
-        let profile = &call.profile;
-        let result = async {
-            identified(Action::ChangePassword, sender)?;
-            let passwords = usable([&call.old, &call.new])?;
-            self.check_header(profile).await?;
-            let _turn = self.turn(profile, deadline).await?;
-            let (folder, params) = (self.vaults.folder(profile), self.kdf_cost);
-            let held = self.vaults.held_lock(profile);
-            self.try_factor(profile, deadline, move || {
-                let [old, new] = &passwords;
-                match held {
-                    Some(lock) => folder.change_password(&lock, old.expose(), new.expose(), params),
-                    None => folder.change_password(&folder.lock()?, old.expose(), new.expose(), params),
-                }
-            })
-            .await
-        };
-        conclude(&self.neighbours, About::of(Action::ChangePassword, Some(profile), sender), result.await)
     }
 
     /// Locks one profile or all. Answers when no key and no value of them is in memory.
@@ -155,23 +137,12 @@ impl<N: Neighbours> SecretsDaemon<N> {
     }
 }
 
-/// Passwords in locked memory, if they are of a length that a password can have.
-fn usable<const P: usize>(passwords: [&WireSecret; P]) -> Result<[SecureBytes; P], Refusal> {
-    if passwords.iter().all(|password| (1..=PASSWORD_BYTES_MAX).contains(&password.expose().len())) {
-        Ok(passwords.map(|password| SecureBytes::copy_of(password.expose())))
-    } else {
-        Err(by_vault(SecretsDenial::UnusableFactor))
-    }
-}
-
-/// The cost of deriving a key from a new password.
-pub(crate) const KDF_COST: Argon2Params = Argon2Params::DEFAULT;
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::acl::tests::sender;
-    use crate::service::tests::{World, cli, later, profile, wire};
+    use crate::service::tests::{World, cli, later, profile, unlock_call, wire};
+    use core_types::limits::PASSWORD_BYTES_MAX;
     use core_types::protocol::profile::Operation;
     use core_types::protocol::secrets::ProfileState;
     use std::sync::atomic::Ordering;
@@ -235,7 +206,10 @@ mod tests {
     async fn a_wrong_password_is_told_and_counted() {
         let world = World::with_vault().await;
         lock(&world, None).await.unwrap();
-        assert_eq!(world.unlock("work", b"wrong").await, Err(SecretsDenial::WrongFactor));
+        assert_eq!(
+            world.unlock("work", b"wrong").await,
+            Err(SecretsDenial::WrongFactor(FactorKind::Password))
+        );
         assert_eq!(ended(&world), [false]);
         assert_eq!(world.unlock("work", b"right").await, Ok(Unlocked::Now));
         assert_eq!(ended(&world), [true]);
@@ -283,7 +257,7 @@ mod tests {
         let world = World::with_vault().await;
         lock(&world, None).await.unwrap();
         *world.daemon.neighbours.wait.lock().unwrap() = Duration::from_secs(9);
-        let call = Unlock { profile: profile("work"), password: wire(b"right") };
+        let call = unlock_call("work", b"right");
         let deadline = Instant::now() + Duration::from_secs(5);
         let refused = world.daemon.unlock(&call, &cli(), deadline).await;
         assert_eq!(refused, Err(SecretsDenial::RateLimited { retry_ms: 9_000 }));
@@ -295,7 +269,7 @@ mod tests {
     async fn whoever_stopped_waiting_loses_the_turn_untried() {
         let world = World::with_vault().await;
         lock(&world, None).await.unwrap();
-        let call = Unlock { profile: profile("work"), password: wire(b"right") };
+        let call = unlock_call("work", b"right");
         let refused = world.daemon.unlock(&call, &cli(), Instant::now()).await;
         assert!(matches!(refused, Err(SecretsDenial::RateLimited { .. })));
         assert_eq!(world.daemon.neighbours.begun.load(Ordering::SeqCst), 0);
@@ -328,7 +302,7 @@ mod tests {
     async fn two_daemons_never_open_one_vault() {
         let world = World::with_vault().await;
         let other = World::another(&world.paths);
-        let call = Unlock { profile: profile("work"), password: wire(b"right") };
+        let call = unlock_call("work", b"right");
         let refused = other.unlock(&call, &cli(), later()).await;
         assert!(matches!(refused, Err(SecretsDenial::Storage(_))), "{refused:?}");
         assert_eq!(*other.neighbours.ended.lock().unwrap(), [false], "it forgives nothing");
@@ -337,50 +311,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_is_changed_locked_or_unlocked_and_only_by_who_knows_it() {
-        let world = World::with_vault().await;
-        let change = async |old: &[u8], new: &[u8]| {
-            let call = ChangePassword { profile: profile("work"), old: wire(old), new: wire(new) };
-            world.daemon.change_password(&call, &cli(), later()).await
-        };
-        assert_eq!(change(b"wrong", b"new").await, Err(SecretsDenial::WrongFactor));
-        assert_eq!(change(b"right", b"").await, Err(SecretsDenial::UnusableFactor));
-        change(b"right", b"second").await.unwrap();
-        lock(&world, None).await.unwrap();
-        change(b"second", b"third").await.unwrap();
-        assert_eq!(ended(&world), [false, true, true]);
-        assert_eq!(world.unlock("work", b"second").await, Err(SecretsDenial::WrongFactor));
-        assert_eq!(world.unlock("work", b"third").await, Ok(Unlocked::Now));
-    }
-
-    #[tokio::test]
     async fn passwords_of_no_usable_length_are_refused_untried() {
         let world = World::new();
         for password in [&b""[..], &[b'x'; PASSWORD_BYTES_MAX + 1]] {
             let call = Init { profile: profile("work"), password: wire(password) };
-            assert_eq!(world.daemon.init(&call, &cli(), later()).await, Err(SecretsDenial::UnusableFactor));
+            assert_eq!(
+                world.daemon.init(&call, &cli(), later()).await,
+                Err(SecretsDenial::UnusableFactor(FactorKind::Password))
+            );
         }
         assert!(world.daemon.profiles(&cli()).await.unwrap().is_empty());
     }
 
     #[tokio::test]
-    async fn only_those_who_may_make_unlock_lock_or_change() {
+    async fn only_those_who_may_make_unlock_or_lock() {
         let world = World::with_vault().await;
         for name in ["daemon-launcher", "daemon-bus", "backup"] {
             let who = sender(Some(name));
             let denied = SecretsDenial::Identity { requester: name.to_owned() };
             let init = Init { profile: profile("mine"), password: wire(b"x") };
             assert_eq!(world.daemon.init(&init, &who, later()).await, Err(denied.clone()));
-            let unlock = Unlock { profile: profile("work"), password: wire(b"right") };
+            let unlock = unlock_call("work", b"right");
             assert_eq!(world.daemon.unlock(&unlock, &who, later()).await, Err(denied.clone()));
-            assert_eq!(world.daemon.lock(&Lock { profile: None }, &who).await, Err(denied.clone()));
-            let change = ChangePassword { profile: profile("work"), old: wire(b"right"), new: wire(b"x") };
-            assert_eq!(world.daemon.change_password(&change, &who, later()).await, Err(denied));
+            assert_eq!(world.daemon.lock(&Lock { profile: None }, &who).await, Err(denied));
         }
         let denied = "denied at Identity";
-        let four = [Operation::Init, Operation::Unlock, Operation::Lock, Operation::ChangePassword];
+        let three = [Operation::Init, Operation::Unlock, Operation::Lock];
         let expected: Vec<_> =
-            four.iter().cycle().take(12).map(|operation| record(*operation, denied)).collect();
+            three.iter().cycle().take(9).map(|operation| record(*operation, denied)).collect();
         assert_eq!(world.outcomes(), expected);
         assert!(world.daemon.vaults.any_unlocked());
         let profile_daemon = sender(Some("daemon-profile"));

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use core_crypto::{SecureBytes, private_fs};
-use core_secrets::header::{Factor, HeaderError};
+use core_secrets::header::HeaderError;
 use core_secrets::jit::JitDelivery;
 use core_secrets::sqlcipher::{Page, SqlCipherStore};
 use core_secrets::store::{SecretsStore, StoreError};
@@ -14,7 +14,7 @@ use core_secrets::vault::{OpenVault, VaultError, VaultFolder, VaultLock};
 use core_types::limits::LIST_PAGE_MAX;
 use core_types::name::{ProfileName, SecretName};
 use core_types::pattern::Pattern;
-use core_types::protocol::secrets::{FactorKind, ProfileEntry, ProfileState, SecretsDenial};
+use core_types::protocol::secrets::{FactorPolicy, ProfileEntry, ProfileState, SecretsDenial};
 use tokio::sync::{Mutex as FairMutex, Notify, OwnedRwLockReadGuard, RwLock};
 
 use crate::acl::Action;
@@ -47,6 +47,13 @@ struct Slot {
 /// An open vault, for the length of one operation.
 struct Session {
     secrets: Arc<JitDelivery<SqlCipherStore>>,
+    _in_use: OwnedRwLockReadGuard<()>,
+}
+
+/// An open vault, for the length of one change of how it is unlocked.
+pub(crate) struct Held {
+    pub(crate) master_key: SecureBytes,
+    pub(crate) lock: Arc<VaultLock>,
     _in_use: OwnedRwLockReadGuard<()>,
 }
 
@@ -127,10 +134,14 @@ impl Vaults {
         Arc::clone(&slot.turn)
     }
 
-    /// The lock on the folder of a vault that is open here.
-    pub(crate) fn held_lock(&self, profile: &ProfileName) -> Option<Arc<VaultLock>> {
+    /// What a change of an open vault needs; locking waits until it is dropped. `None` where the profile is locked.
+    pub(crate) fn hold(&self, profile: &ProfileName) -> Option<Held> {
         match self.slots().get(profile)?.profile {
-            Profile::Unlocked(ref unlocked) => Some(Arc::clone(&unlocked.folder_lock)),
+            Profile::Unlocked(ref unlocked) => Some(Held {
+                master_key: unlocked.master_key.clone(),
+                lock: Arc::clone(&unlocked.folder_lock),
+                _in_use: Arc::clone(&unlocked.in_use).try_read_owned().ok()?,
+            }),
             Profile::Locked => None,
         }
     }
@@ -205,15 +216,14 @@ impl Vaults {
                     Some(since_unix_ms) => ProfileState::Unlocked { since_unix_ms },
                     None => ProfileState::Locked,
                 };
-                let kind = |factor: &Factor| match factor {
-                    Factor::Password { .. } => FactorKind::Password,
-                };
-                let factors = header.factors().iter().map(kind).collect();
-                ProfileEntry { name, state, factors, created_unix_ms: header.created_unix_ms() }
+                let factors = header.factors().iter().map(|factor| factor.way.kind()).collect();
+                let (policy, created_unix_ms) = (header.policy(), header.created_unix_ms());
+                ProfileEntry { name, state, factors, policy, created_unix_ms }
             }
             Err(error) => {
                 let state = ProfileState::Damaged(error.to_string());
-                ProfileEntry { name, state, factors: Vec::new(), created_unix_ms: 0 }
+                let policy = FactorPolicy::Any;
+                ProfileEntry { name, state, factors: Vec::new(), policy, created_unix_ms: 0 }
             }
         }
     }
@@ -323,10 +333,29 @@ pub(crate) fn denial_of_vault(profile: &ProfileName, error: VaultError) -> Secre
     match error {
         VaultError::Missing => SecretsDenial::NoSuchProfile(profile.clone()),
         VaultError::Exists => SecretsDenial::ProfileExists(profile.clone()),
-        VaultError::Header(HeaderError::WrongFactor) => SecretsDenial::WrongFactor,
+        VaultError::Header(error) if !error.is_damage() => denial_of_header(error),
         error if error.is_damage() => SecretsDenial::Damaged(error.to_string()),
         error if error.is_full() => SecretsDenial::StorageFull,
         VaultError::Store(error) => denial_of(profile, error),
+        error => SecretsDenial::Storage(error.to_string()),
+    }
+}
+
+/// What a requester is told about an error of a header that is as it was written.
+fn denial_of_header(error: HeaderError) -> SecretsDenial {
+    match error {
+        HeaderError::WrongFactor(kind) => SecretsDenial::WrongFactor(kind),
+        HeaderError::NoSuchFactor(id) => SecretsDenial::NoSuchFactor(id),
+        HeaderError::NotEnough { given, needed, of } => SecretsDenial::NotEnoughFactors { given, needed, of },
+        HeaderError::LastFactor => SecretsDenial::LastFactor,
+        HeaderError::TooManyFactors => SecretsDenial::TooManyFactors,
+        HeaderError::FactorExists(id) => SecretsDenial::FactorExists(id),
+        HeaderError::NotAPassword(id) => SecretsDenial::NotAPassword(id),
+        HeaderError::UnsupportedKey(why) => SecretsDenial::UnsupportedKey(why),
+        HeaderError::Policy { policy, factors } => {
+            SecretsDenial::PolicyImpossible { policy, factors: u8::try_from(factors).unwrap_or(u8::MAX) }
+        }
+        HeaderError::Files(error) if error.is_full() => SecretsDenial::StorageFull,
         error => SecretsDenial::Storage(error.to_string()),
     }
 }

@@ -15,7 +15,7 @@ use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 use core_types::paths::Paths;
 use core_types::protocol::bus::Peers;
 use core_types::protocol::profile::AuditTail;
-use core_types::protocol::secrets::{Init, Lock, Set};
+use core_types::protocol::secrets::{FactorProof, Init, Lock, Set};
 use core_types::{ProfileName, WireSecret};
 use rustix::process::Signal;
 
@@ -26,6 +26,12 @@ use crate::{PATIENCE, deadline, programs};
 
 /// The password of every vault that a [`Spec`] makes.
 pub const PASSWORD: &str = "correct horse battery staple";
+
+/// The password as the one factor of such a vault.
+#[must_use]
+pub fn password_proof() -> Vec<FactorProof> {
+    vec![FactorProof { factor: 1, secret: WireSecret::new(PASSWORD.into()) }]
+}
 
 /// The supervisor, as [`System::kill`] and the others name it.
 pub const SUPERVISOR: &str = "supervisor";

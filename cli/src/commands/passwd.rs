@@ -1,12 +1,12 @@
 //! `pds passwd`: changes the password of a profile.
 
-use core_types::WireSecret;
-use core_types::protocol::secrets::ChangePassword;
+use core_types::protocol::secrets::{ChangePassword, Factors};
 use serde::Serialize;
 
 use crate::args::{NewPasswordOptions, PasswordOptions};
 use crate::error::Failure;
 use crate::prompt::PasswordSource;
+use crate::proofs::{Presenter, wire};
 use crate::session::{PASSWORD_DEADLINE, Session};
 
 /// `pds passwd --json`.
@@ -23,13 +23,13 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let (old, new) = (PasswordSource::open(old)?, PasswordSource::open(&new.source())?);
     let profile = session.profile()?;
-    let mut old = old.existing(&format!("Password of profile '{profile}': "))?;
-    let mut new = new.new_one(&format!("New password for profile '{profile}': "), "The same again: ")?;
-    let call = ChangePassword {
-        profile: profile.clone(),
-        old: WireSecret::new(std::mem::take(&mut *old)),
-        new: WireSecret::new(std::mem::take(&mut *new)),
-    };
+    let sheet = session.call(&Factors { profile: profile.clone() })?;
+    let mut presenter = Presenter::new(&profile, &sheet);
+    presenter.password(old)?;
+    let present = presenter.proofs();
+    let factor = present.first().map_or(1, |proof| proof.factor);
+    let new = new.new_one(&format!("New password for profile '{profile}': "), "The same again: ")?;
+    let call = ChangePassword { profile: profile.clone(), factor, present, new: wire(new) };
     session.call_within(&call, PASSWORD_DEADLINE)?;
     session.messages.note(format!("changed the password of profile '{profile}'"));
     session.output.object_if_wanted(&Changed { profile: profile.as_str(), changed: true })

@@ -21,6 +21,7 @@ pub(super) struct Shown {
     unlocked_since: Option<String>,
     damage: Option<String>,
     factors: Vec<&'static str>,
+    policy: String,
     created_at: String,
 }
 
@@ -36,7 +37,8 @@ impl From<ProfileEntry> for Shown {
             state,
             unlocked_since,
             damage,
-            factors: entry.factors.into_iter().map(factor_name).collect(),
+            policy: entry.policy.shown(entry.factors.len()),
+            factors: entry.factors.into_iter().map(FactorKind::name).collect(),
             created_at: time(entry.created_unix_ms),
         }
     }
@@ -50,13 +52,11 @@ impl Shown {
             (None, Some(reason)) => format!("damaged: {}", shown(reason)),
             (None, None) => self.state.to_owned(),
         };
-        format!("{:<16}  {state}  ({})", self.name, self.factors.join(", "))
-    }
-}
-
-fn factor_name(factor: FactorKind) -> &'static str {
-    match factor {
-        FactorKind::Password => "password",
+        let policy = match self.policy.as_str() {
+            "any" => String::new(),
+            policy => format!("; {policy}"),
+        };
+        format!("{:<16}  {state}  ({}{policy})", self.name, self.factors.join(", "))
     }
 }
 
@@ -74,14 +74,29 @@ pub(super) fn list(session: &mut Session) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use core_types::ProfileName;
+    use core_types::protocol::secrets::FactorPolicy;
 
     use super::*;
+
+    #[test]
+    fn a_policy_that_wants_more_than_one_is_shown() {
+        let entry = ProfileEntry {
+            name: ProfileName::parse("work").unwrap(),
+            state: ProfileState::Locked,
+            factors: vec![FactorKind::Password, FactorKind::SshAgent, FactorKind::Recovery],
+            policy: FactorPolicy::Threshold(2),
+            created_unix_ms: 0,
+        };
+        let line = Shown::from(entry).line();
+        assert_eq!(line, "work              locked  (password, ssh-agent, recovery; 2 of 3)");
+    }
 
     fn shown_as(state: ProfileState) -> (String, String) {
         let entry = ProfileEntry {
             name: ProfileName::parse("work").unwrap(),
             state,
             factors: vec![FactorKind::Password],
+            policy: FactorPolicy::Any,
             created_unix_ms: 0,
         };
         let shown = Shown::from(entry);
@@ -93,7 +108,7 @@ mod tests {
         let (json, line) = shown_as(ProfileState::Locked);
         assert_eq!(
             json,
-            r#"{"name":"work","state":"locked","unlocked_since":null,"damage":null,"factors":["password"],"created_at":"1970-01-01T00:00:00Z"}"#
+            r#"{"name":"work","state":"locked","unlocked_since":null,"damage":null,"factors":["password"],"policy":"any","created_at":"1970-01-01T00:00:00Z"}"#
         );
         assert_eq!(line, "work              locked  (password)");
         let (json, line) = shown_as(ProfileState::Unlocked { since_unix_ms: 1_000 });

@@ -1,12 +1,13 @@
 //! `pds unlock`: makes the secrets of a profile readable.
 
-use core_types::protocol::secrets::{ProfileState, Profiles, SecretsDenial, Unlock, Unlocked};
-use core_types::{ProfileName, WireSecret};
+use core_types::ProfileName;
+use core_types::protocol::secrets::{Factors, ProfileState, Profiles, SecretsDenial, Unlock, Unlocked};
 use serde::Serialize;
 
 use crate::args::PasswordOptions;
 use crate::error::Failure;
 use crate::prompt::PasswordSource;
+use crate::proofs::Presenter;
 use crate::session::{PASSWORD_DEADLINE, Session};
 
 /// `pds unlock --json`; `changed` is false when the profile was unlocked before.
@@ -23,9 +24,11 @@ pub(super) fn run(session: &mut Session, options: &PasswordOptions) -> Result<()
     let unlocked = if is_unlocked(session, &profile)? {
         Unlocked::Already
     } else {
-        let mut password = source.existing(&format!("Password for profile '{profile}': "))?;
-        let password = WireSecret::new(std::mem::take(&mut *password));
-        session.call_within(&Unlock { profile: profile.clone(), password }, PASSWORD_DEADLINE)?
+        let sheet = session.call(&Factors { profile: profile.clone() })?;
+        let mut presenter = Presenter::new(&profile, &sheet);
+        presenter.password(source)?;
+        let factors = presenter.proofs();
+        session.call_within(&Unlock { profile: profile.clone(), factors }, PASSWORD_DEADLINE)?
     };
     session.messages.note(match unlocked {
         Unlocked::Now => format!("profile '{profile}' is unlocked"),

@@ -1,9 +1,10 @@
 //! `header.json`: how a vault is unlocked.
 //!
 //! It holds the wrapped master key and what is needed to unwrap it. Everything in it is checked before Argon2 runs.
-//! Its checksum tells damage from a wrong password; its authentication code, made with a key that follows from the
+//! Its checksum tells damage from a wrong factor; its authentication code, made with a key that follows from the
 //! master key, tells damage from tampering, since a checksum anyone can compute.
 
+mod change;
 mod factor;
 mod file;
 mod policy;
@@ -13,20 +14,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use core_crypto::kdf::{Argon2Params, KdfError};
 use core_crypto::private_fs::{self, PrivateFsError};
-use core_crypto::{EntropyError, SecureBytes, aead, checksum, key_schedule};
+use core_crypto::sharing::SharingError;
+use core_crypto::{EntropyError, SecureBytes, aead, checksum, digest, key_schedule};
 use core_types::ProfileName;
+use core_types::factor::{FactorKind, FactorLabel, FactorPolicy, UnsupportedKey};
+use core_types::limits::FACTORS_MAX;
 
-pub use self::factor::{Cost, Factor};
-use self::factor::{unwrap, wrap};
+pub use self::change::{Change, Changed};
+pub use self::factor::{Cost, Factor, NewFactor, Way};
 use self::file::{Content, File, FileFormat, canonical};
-pub use self::policy::Policy;
+use self::policy::{Key, sealed_by};
 
 /// Format of the header.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Largest header that is read, in bytes.
-const BYTES_MAX: usize = 64 << 10;
-/// Most factors a vault can have.
-const FACTORS_MAX: usize = 32;
+const BYTES_MAX: usize = 256 << 10;
+/// Length of the sealed master key where the factors hold shares, in bytes.
+const SHARED_BYTES: usize = aead::NONCE_BYTES + key_schedule::KEY_BYTES + aead::TAG_BYTES;
 const MAC_BYTES: usize = aead::NONCE_BYTES + aead::TAG_BYTES;
 
 /// Why a header cannot be used, or does not open with this password.
@@ -67,15 +71,57 @@ pub enum HeaderError {
         /// How many there are.
         found: usize,
     },
+    /// A policy that so many factors cannot fulfil.
+    #[error("the policy '{}' does not go with {factors} ways to unlock", policy.shown(*factors))]
+    Policy {
+        /// The policy.
+        policy: FactorPolicy,
+        /// How many factors there are, or would be.
+        factors: usize,
+    },
+    /// Parts that do not belong together.
+    #[error("the header contradicts itself")]
+    Inconsistent,
+    /// An SSH key that cannot unlock.
+    #[error("the SSH key cannot unlock: {0}")]
+    UnsupportedKey(#[from] UnsupportedKey),
     /// A cost of Argon2 that is out of its range, or that this machine cannot pay.
     #[error(transparent)]
     Kdf(#[from] KdfError),
-    /// The password unwraps nothing.
-    #[error("the password is wrong")]
-    WrongFactor,
-    /// The password is right, and the header is not the one that was written with it.
-    #[error("the header was changed by someone who does not know the password")]
+    /// A factor's secret unwraps nothing.
+    #[error("the {} is wrong", .0.presented())]
+    WrongFactor(FactorKind),
+    /// There is no factor of that number.
+    #[error("there is no factor {0}")]
+    NoSuchFactor(u32),
+    /// Fewer factors than are needed.
+    #[error("it needs {needed} of the {of} factors, and {given} of them were given")]
+    NotEnough {
+        /// How many were given.
+        given: u8,
+        /// How many are needed.
+        needed: u8,
+        /// How many there are.
+        of: u8,
+    },
+    /// Nobody could unlock the vault any more.
+    #[error("the last way to unlock cannot be removed")]
+    LastFactor,
+    /// As many factors as there can be.
+    #[error("a vault has at most {FACTORS_MAX} ways to unlock")]
+    TooManyFactors,
+    /// The SSH key unlocks already.
+    #[error("this SSH key is factor {0} already")]
+    FactorExists(u32),
+    /// The factor is not a password.
+    #[error("factor {0} is not a password")]
+    NotAPassword(u32),
+    /// The factors are right, and the header is not the one that was written with them.
+    #[error("the header was changed by someone who cannot unlock the vault")]
     Tampered,
+    /// The key could not be split.
+    #[error(transparent)]
+    Sharing(#[from] SharingError),
     /// Nothing could be encrypted.
     #[error("cannot encrypt: {0}")]
     Encrypt(#[from] aead::AeadError),
@@ -85,7 +131,8 @@ pub enum HeaderError {
 }
 
 impl HeaderError {
-    /// Whether the header itself is at fault, and not the password, the machine or the disk.
+    /// Whether the header itself is at fault, and not what was asked, the machine or the disk. To be asked about
+    /// errors of reading and unlocking, not of changing.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
@@ -94,16 +141,35 @@ impl HeaderError {
             | Self::Checksum
             | Self::OtherProfile { .. }
             | Self::Factors { .. }
+            | Self::Inconsistent
             | Self::Missing
             | Self::Tampered
             | Self::Kdf(KdfError::TooCheap { .. } | KdfError::TooDear { .. }) => true,
             Self::Files(_)
             | Self::Kdf(KdfError::Memory { .. } | KdfError::Password)
-            | Self::WrongFactor
+            | Self::Policy { .. }
+            | Self::UnsupportedKey(_)
+            | Self::WrongFactor(_)
+            | Self::NoSuchFactor(_)
+            | Self::NotEnough { .. }
+            | Self::LastFactor
+            | Self::TooManyFactors
+            | Self::FactorExists(_)
+            | Self::NotAPassword(_)
             | Self::Encrypt(_)
+            | Self::Sharing(_)
             | Self::Entropy(_) => false,
         }
     }
+}
+
+/// A factor and the secret that is claimed to be its.
+#[derive(Debug)]
+pub struct Proof {
+    /// Its number; of a password, the number of any.
+    pub factor: u32,
+    /// The password, the signature, or the bytes of the recovery code.
+    pub secret: SecureBytes,
 }
 
 /// A header whose content has been checked as far as that is possible without a password.
@@ -124,12 +190,17 @@ impl VaultHeader {
         params: Argon2Params,
     ) -> Result<(Self, SecureBytes), HeaderError> {
         let master = SecureBytes::random(key_schedule::KEY_BYTES)?;
-        let content = Content {
+        let (way, kek) = NewFactor::Password(SecureBytes::copy_of(password)).enroll(profile, params)?;
+        let mut content = Content {
             profile: profile.clone(),
             created_unix_ms: now_unix_ms(),
-            policy: Policy::Any,
-            factors: vec![wrap(profile, &master, password, params)?],
+            generation: 0,
+            policy: FactorPolicy::Any,
+            shared_master_key: None,
+            next_factor: 2,
+            factors: vec![Factor::new(1, FactorLabel::default(), way)],
         };
+        content.wrap(&master, &[Key { factor: 1, kek }])?;
         Ok((Self::authenticated(content, &master)?, master))
     }
 
@@ -154,12 +225,7 @@ impl VaultHeader {
         if content.profile != *profile {
             return Err(HeaderError::OtherProfile { found: content.profile });
         }
-        if !(1..=FACTORS_MAX).contains(&content.factors.len()) {
-            return Err(HeaderError::Factors { found: content.factors.len() });
-        }
-        for Factor::Password { argon2, .. } in &content.factors {
-            Argon2Params::from(*argon2).check()?;
-        }
+        content.check()?;
         Ok(Self { content, mac })
     }
 
@@ -185,44 +251,160 @@ impl VaultHeader {
         &self.content.factors
     }
 
+    /// Which of them are needed.
+    #[must_use]
+    pub fn policy(&self) -> FactorPolicy {
+        self.content.policy
+    }
+
     /// When the vault was made, in milliseconds of the Unix epoch.
     #[must_use]
     pub fn created_unix_ms(&self) -> u64 {
         self.content.created_unix_ms
     }
 
-    /// The master key, unwrapped by a password, after which the header is known to be as it was written. Blocks
-    /// for as long as Argon2 takes.
-    ///
-    /// # Errors
-    /// [`HeaderError::WrongFactor`] if the password unwraps nothing, [`HeaderError::Tampered`] if it does and the
-    /// rest of the header is not what was written.
-    pub fn unlock(&self, password: &[u8]) -> Result<SecureBytes, HeaderError> {
-        let profile = &self.content.profile;
-        let master =
-            self.content.factors.iter().find_map(|factor| unwrap(profile, factor, password).transpose());
-        let master = master.ok_or(HeaderError::WrongFactor)??;
-        let key = key_schedule::header_key(&master, profile.as_str());
-        aead::open(&key, &canonical(&self.content)?, &self.mac).map_err(|_| HeaderError::Tampered)?;
-        Ok(master)
+    /// A number that each change of the header raises.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.content.generation
     }
 
-    /// The same vault with another password; the salt is new, the master key is not. Blocks for as long as Argon2
-    /// takes, twice.
+    /// A hash of all that the header says, its authentication code included.
     ///
     /// # Errors
-    /// As [`Self::unlock`] for the old password.
-    pub fn with_password(&self, old: &[u8], new: &[u8], params: Argon2Params) -> Result<Self, HeaderError> {
-        let master = self.unlock(old)?;
-        let mut content = self.content.clone();
-        content.factors = vec![wrap(&content.profile, &master, new, params)?];
-        Self::authenticated(content, &master)
+    /// It cannot be written as JSON (which cannot happen for what was read or made here).
+    pub fn digest(&self) -> Result<[u8; 32], HeaderError> {
+        let mut bytes = canonical(&self.content)?;
+        bytes.extend_from_slice(&self.mac);
+        Ok(digest(&bytes))
+    }
+
+    /// The master key, unwrapped by as many factors as the policy needs, after which the header is known to be as it
+    /// was written. Blocks for as long as Argon2 takes for each password.
+    ///
+    /// # Errors
+    /// [`HeaderError::NotEnough`], found before anything is derived; [`HeaderError::WrongFactor`] for the first that
+    /// unwraps nothing; [`HeaderError::Tampered`] if they are right and the rest of the header is not what was written.
+    pub fn unlock(&self, proofs: &[Proof]) -> Result<SecureBytes, HeaderError> {
+        Ok(self.unwrap(proofs)?.0)
+    }
+
+    /// Refuses factors that are too few to unlock, before anything is derived.
+    ///
+    /// # Errors
+    /// [`HeaderError::NotEnough`], or there is no such factor.
+    pub fn check_enough(&self, proofs: &[Proof]) -> Result<(), HeaderError> {
+        self.content.check_enough(proofs, self.content.needed()?)
+    }
+
+    /// As [`Self::unlock`], with the key of each factor that was presented.
+    fn unwrap(&self, proofs: &[Proof]) -> Result<(SecureBytes, Vec<Key>), HeaderError> {
+        self.check_enough(proofs)?;
+        let keys = self.content.keys(proofs)?;
+        let master = self.content.unwrap(&keys)?;
+        self.check_authentic(&master)?;
+        Ok((master, keys))
+    }
+
+    /// Whether the header is the one that was written with this master key.
+    fn check_authentic(&self, master: &SecureBytes) -> Result<(), HeaderError> {
+        let key = key_schedule::header_key(master, self.content.profile.as_str());
+        aead::open(&key, &canonical(&self.content)?, &self.mac).map_err(|_| HeaderError::Tampered)?;
+        Ok(())
+    }
+
+    /// Whether these bytes are a recovery code of the vault. Unwraps no more than that factor's own part.
+    ///
+    /// # Errors
+    /// The key could not be derived.
+    pub fn has_recovery_code(&self, code: &SecureBytes) -> Result<bool, HeaderError> {
+        let what = sealed_by(self.content.policy);
+        for factor in self.factors().iter().filter(|factor| factor.way.kind() == FactorKind::Recovery) {
+            let kek = factor.way.kek(&self.content.profile, code)?;
+            if factor.open(&self.content.profile, &kek, what).is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn authenticated(content: Content, master: &SecureBytes) -> Result<Self, HeaderError> {
         let key = key_schedule::header_key(master, content.profile.as_str());
         let sealed = aead::seal(&key, &canonical(&content)?, &[])?;
         Ok(Self { content, mac: exactly(&sealed)? })
+    }
+}
+
+impl Content {
+    /// Refuses what no header says that was made here, before any secret is looked at.
+    fn check(&self) -> Result<(), HeaderError> {
+        if !(1..=FACTORS_MAX).contains(&self.factors.len()) {
+            return Err(HeaderError::Factors { found: self.factors.len() });
+        }
+        let sealed = sealed_by(self.policy);
+        let shared = self.shared_master_key.as_ref().map(Vec::len);
+        let ascending = self.factors.windows(2).all(|pair| pair[0].id < pair[1].id);
+        let consistent = self.needed().is_ok()
+            && shared == (sealed == factor::Sealed::Share).then_some(SHARED_BYTES)
+            && ascending
+            && self.factors.iter().all(|factor| {
+                (1..self.next_factor).contains(&factor.id) && factor.sealed.len() == sealed.bytes()
+            });
+        if !consistent {
+            return Err(HeaderError::Inconsistent);
+        }
+        self.factors.iter().try_for_each(|factor| match factor.way.check() {
+            Err(HeaderError::UnsupportedKey(_)) => Err(HeaderError::Inconsistent),
+            other => other,
+        })
+    }
+
+    fn factor(&self, id: u32) -> Result<&Factor, HeaderError> {
+        self.factors.iter().find(|factor| factor.id == id).ok_or(HeaderError::NoSuchFactor(id))
+    }
+
+    /// Whether these are at least `needed` factors of the vault, none of them twice.
+    fn check_enough(&self, proofs: &[Proof], needed: u8) -> Result<(), HeaderError> {
+        proofs.iter().try_for_each(|proof| self.factor(proof.factor).map(|_| ()))?;
+        let presented = |factor: &&Factor| proofs.iter().any(|proof| proof.factor == factor.id);
+        let different = self.factors.iter().filter(presented).count();
+        let count = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
+        match count(different) {
+            given if given < needed || different < proofs.len() => {
+                Err(HeaderError::NotEnough { given, needed, of: count(self.factors.len()) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The keys that follow from factors which are presented, in their order. Each is tried at once, so that after a
+    /// wrong one nothing more is derived.
+    fn keys(&self, proofs: &[Proof]) -> Result<Vec<Key>, HeaderError> {
+        let mut keys: Vec<Key> = Vec::with_capacity(proofs.len());
+        for proof in proofs {
+            keys.push(self.key(proof, &keys)?);
+        }
+        Ok(keys)
+    }
+
+    /// The key of the factor that is presented; a password may be that of any password of the vault that is not
+    /// among `others`, since whoever types one does not know its number.
+    fn key(&self, proof: &Proof, others: &[Key]) -> Result<Key, HeaderError> {
+        let named = self.factor(proof.factor)?;
+        let is_password = |factor: &&Factor| factor.way.kind() == FactorKind::Password;
+        let also = self.factors.iter().filter(|factor| is_password(&named) && is_password(factor));
+        let also = also.filter(|factor| factor.id != named.id);
+        let what = sealed_by(self.policy);
+        for factor in std::iter::once(named).chain(also) {
+            if others.iter().any(|key| key.factor == factor.id) {
+                continue;
+            }
+            let kek = factor.way.kek(&self.profile, &proof.secret)?;
+            if factor.open(&self.profile, &kek, what).is_ok() {
+                return Ok(Key { factor: factor.id, kek });
+            }
+        }
+        Err(HeaderError::WrongFactor(named.way.kind()))
     }
 }
 

@@ -53,6 +53,14 @@ pub enum Operation {
     Run,
     /// A client did on the bus what no honest client does.
     Incident,
+    /// A way to unlock was added.
+    AddFactor,
+    /// A way to unlock was removed.
+    RemoveFactor,
+    /// Other factors are needed than before.
+    SetPolicy,
+    /// A recovery code was tried without unlocking.
+    CheckRecovery,
 }
 
 /// How it ended.

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::service;
+use crate::factor::AGENT_NONCE_BYTES;
+pub use crate::factor::{FactorKind, FactorLabel, FactorPolicy, UnsupportedKey};
 use crate::name::{NameError, ProfileName, SECRETS, SecretName};
 use crate::pattern::Pattern;
 use crate::wire_secret::WireSecret;
@@ -16,13 +18,23 @@ pub struct Init {
     pub password: WireSecret,
 }
 
+/// A factor as someone presents it who has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FactorProof {
+    /// Its number in the profile's [`FactorSheet`]; of a password, the number of any.
+    pub factor: u32,
+    /// The password; the raw signature over the challenge of an SSH key, an RSA one without leading zeros; or the
+    /// bytes of the recovery code.
+    pub secret: WireSecret,
+}
+
 /// Unlocks a profile.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Unlock {
     /// The profile.
     pub profile: ProfileName,
-    /// Its password.
-    pub password: WireSecret,
+    /// As many of its factors as its policy needs.
+    pub factors: Vec<FactorProof>,
 }
 
 /// What [`Unlock`] did.
@@ -30,7 +42,7 @@ pub struct Unlock {
 pub enum Unlocked {
     /// The profile was locked and is unlocked now.
     Now,
-    /// The profile was unlocked before; the password was not needed.
+    /// The profile was unlocked before; no factor was needed.
     Already,
 }
 
@@ -44,13 +56,6 @@ pub struct Lock {
 /// Asks for all profiles and their state.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Profiles {}
-
-/// A way to unlock a profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FactorKind {
-    /// A password, stretched by Argon2id.
-    Password,
-}
 
 /// Lock state of a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,19 +80,131 @@ pub struct ProfileEntry {
     pub state: ProfileState,
     /// The ways to unlock it.
     pub factors: Vec<FactorKind>,
+    /// Which of them are needed.
+    pub policy: FactorPolicy,
     /// When its vault was made, in milliseconds of the Unix epoch.
     pub created_unix_ms: u64,
 }
 
-/// Changes the password of a profile; its secrets are not re-encrypted.
+/// Changes one password of a profile; nothing but that factor changes, and no secret is re-encrypted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ChangePassword {
     /// The profile.
     pub profile: ProfileName,
-    /// The password it has.
-    pub old: WireSecret,
-    /// The password it gets.
+    /// The number of the password among the factors.
+    pub factor: u32,
+    /// That password; and while the profile is locked as many other factors as its policy needs.
+    pub present: Vec<FactorProof>,
+    /// The password it becomes.
     pub new: WireSecret,
+}
+
+/// Asks how a profile is unlocked. Nothing of the answer is secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Factors {
+    /// The profile.
+    pub profile: ProfileName,
+}
+
+/// How a profile is unlocked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactorSheet {
+    /// Which of the factors are needed.
+    pub policy: FactorPolicy,
+    /// The factors, in the order in which they were added.
+    pub factors: Vec<FactorEntry>,
+}
+
+/// A factor as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactorEntry {
+    /// Its number, which no other factor of the profile ever has.
+    pub id: u32,
+    /// What it is.
+    pub kind: FactorKind,
+    /// What the user calls it.
+    pub label: FactorLabel,
+    /// When it was added, in milliseconds of the Unix epoch.
+    pub created_unix_ms: u64,
+    /// The SSH key, where it is one.
+    pub agent: Option<AgentKey>,
+}
+
+/// The SSH key of a factor, and what it signs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentKey {
+    /// The public key (RFC 4253, section 6.6).
+    #[serde(with = "serde_bytes")]
+    pub public_key: Vec<u8>,
+    /// The random part of the challenge: see [`crate::factor::agent_challenge`].
+    pub nonce: [u8; AGENT_NONCE_BYTES],
+}
+
+/// A factor to be added.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum NewFactor {
+    /// A password.
+    Password {
+        /// The password.
+        password: WireSecret,
+    },
+    /// An SSH key.
+    SshAgent {
+        /// The key, and the nonce that was chosen for it.
+        key: AgentKey,
+        /// Its raw signature over the challenge.
+        signature: WireSecret,
+    },
+    /// A recovery code.
+    Recovery {
+        /// Its bytes: random ones.
+        code: WireSecret,
+    },
+}
+
+/// Adds a way to unlock; the reply is its number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AddFactor {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Under the policy [`FactorPolicy::Any`] one factor that there is, else all of them: each gets a new share.
+    pub present: Vec<FactorProof>,
+    /// What the user calls the new one.
+    pub label: FactorLabel,
+    /// The new one.
+    pub new: NewFactor,
+}
+
+/// Removes a way to unlock.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemoveFactor {
+    /// The profile.
+    pub profile: ProfileName,
+    /// As many factors as the policy needs; the one to be removed may be among them.
+    pub present: Vec<FactorProof>,
+    /// The number of the one to be removed.
+    pub factor: u32,
+}
+
+/// Changes which factors are needed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SetPolicy {
+    /// The profile.
+    pub profile: ProfileName,
+    /// All its factors: each is wrapped anew.
+    pub present: Vec<FactorProof>,
+    /// The new policy.
+    pub policy: FactorPolicy,
+}
+
+/// Asks whether a recovery code is one of the profile's: the reply says so. It unlocks nothing, and counts as an
+/// attempt at unlocking.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckRecovery {
+    /// The profile.
+    pub profile: ProfileName,
+    /// The bytes of the code.
+    pub code: WireSecret,
 }
 
 /// Reads one secret. The name travels unchecked: the name gate judges and audits it.
@@ -251,12 +368,12 @@ pub enum SecretsDenial {
         /// Bytes allowed.
         limit: u64,
     },
-    /// A password or other factor that does not unwrap the master key.
-    #[error("the password is wrong")]
-    WrongFactor,
-    /// A password that is empty or longer than allowed.
-    #[error("a password has 1 to 4096 bytes")]
-    UnusableFactor,
+    /// A factor that unwraps nothing.
+    #[error("the {} is wrong", .0.presented())]
+    WrongFactor(FactorKind),
+    /// A password, signature or code of a length that it cannot have.
+    #[error("the {} has a length that it cannot have", .0.presented())]
+    UnusableFactor(FactorKind),
     /// A profile of that name exists.
     #[error("profile '{0}' exists already")]
     ProfileExists(ProfileName),
@@ -272,6 +389,42 @@ pub enum SecretsDenial {
     /// The attempt could not be recorded, so it was not made.
     #[error("the attempt could not be recorded by daemon-profile, so it was refused")]
     Unrecorded,
+    /// The policy needs more factors, or what was asked for does.
+    #[error("it needs {needed} of the {of} factors, and {given} of them were given")]
+    NotEnoughFactors {
+        /// How many were given.
+        given: u8,
+        /// How many are needed.
+        needed: u8,
+        /// How many there are.
+        of: u8,
+    },
+    /// There is no factor of that number.
+    #[error("there is no factor {0}")]
+    NoSuchFactor(u32),
+    /// The vault could not be opened any more.
+    #[error("the last way to unlock cannot be removed")]
+    LastFactor,
+    /// A policy that so many factors cannot fulfil.
+    #[error("the policy '{}' does not go with {factors} ways to unlock", policy.shown(*.factors as usize))]
+    PolicyImpossible {
+        /// The policy.
+        policy: FactorPolicy,
+        /// How many factors there are, or would be.
+        factors: u8,
+    },
+    /// The vault has as many factors as it can have.
+    #[error("a vault has at most {} ways to unlock", crate::limits::FACTORS_MAX)]
+    TooManyFactors,
+    /// The SSH key is a factor already.
+    #[error("this SSH key is factor {0} already")]
+    FactorExists(u32),
+    /// An SSH key that cannot unlock.
+    #[error("this SSH key cannot unlock: {0}")]
+    UnsupportedKey(UnsupportedKey),
+    /// The factor is of another kind than the call is about.
+    #[error("factor {0} is not a password")]
+    NotAPassword(u32),
 }
 
 /// Published on [`super::Topic::ProfileState`].
@@ -296,5 +449,10 @@ service! {
         8 Set -> (),
         9 Delete -> (),
         10 List -> SecretPage,
+        11 Factors -> FactorSheet,
+        12 AddFactor -> u32,
+        13 RemoveFactor -> (),
+        14 SetPolicy -> (),
+        15 CheckRecovery -> bool,
     }
 }

@@ -10,6 +10,7 @@ use core_types::protocol::Call;
 use core_types::protocol::secrets::{Get, Lock, Set, Unlock};
 use core_types::{ProfileName, SecretName, WireSecret};
 use rusqlite::Connection;
+use tests::system::password_proof;
 use tests::{PASSWORD, PATIENCE, Spec, System};
 
 use crate::RATES;
@@ -40,7 +41,7 @@ pub(crate) fn all(system: &System) -> Vec<Row> {
 fn unlock(system: &System) -> Row {
     let mut client = system.client();
     let lock = Lock { profile: Some(profile("default")) };
-    let unlock = Unlock { profile: profile("default"), password: WireSecret::new(PASSWORD.into()) };
+    let unlock = Unlock { profile: profile("default"), factors: password_proof() };
     let (mut floors, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..UNLOCKS.rounds {
         floors.push(crate::measure::time(&mut || {
@@ -108,7 +109,7 @@ fn many_secrets() -> Row {
     let mut client = system.client();
     for (name, count) in [("few", FEW), ("many", MANY)] {
         fill(&system, &profile(name), count);
-        call(&mut client, &Unlock { profile: profile(name), password: WireSecret::new(PASSWORD.into()) });
+        call(&mut client, &Unlock { profile: profile(name), factors: password_proof() });
     }
     let mut others = system.client();
     let (mut few, mut many) = (Scattered(FEW, 1), Scattered(MANY, 1));
