@@ -68,9 +68,21 @@ pub fn seal(key: &SecureBytes, associated: &[u8], plaintext: &[u8]) -> Result<Ve
 /// # Errors
 /// Anything but exactly that.
 pub fn open(key: &SecureBytes, associated: &[u8], sealed: &[u8]) -> Result<SecureBytes, AeadError> {
-    let (nonce, rest) = sealed.split_at_checked(NONCE_BYTES).ok_or(AeadError::TooShort)?;
-    let body_len = rest.len().checked_sub(TAG_BYTES).ok_or(AeadError::TooShort)?;
-    let (body, tag) = rest.split_at(body_len);
+    let (sealed, tag) = sealed.split_last_chunk().ok_or(AeadError::TooShort)?;
+    open_detached(key, associated, sealed, tag)
+}
+
+/// As [`open`], for sealed bytes that are kept apart from their tag, the last [`TAG_BYTES`] of them.
+///
+/// # Errors
+/// Anything but exactly what [`seal`] made.
+pub fn open_detached(
+    key: &SecureBytes,
+    associated: &[u8],
+    sealed: &[u8],
+    tag: &[u8; TAG_BYTES],
+) -> Result<SecureBytes, AeadError> {
+    let (nonce, body) = sealed.split_at_checked(NONCE_BYTES).ok_or(AeadError::TooShort)?;
     scrubbed(|| {
         let cipher = cipher(key)?;
         let mut plaintext = SecureBytes::copy_of(body);

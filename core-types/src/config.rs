@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::limits::CACHE_TTL_SECONDS_MAX;
+use crate::limits::{CACHE_TTL_SECONDS_MAX, OLD_VERSIONS_DEFAULT, OLD_VERSIONS_MAX};
 use crate::name::{NameError, ProfileName};
 
 /// Why a configuration cannot be used.
@@ -63,6 +63,8 @@ pub struct Config {
     pub default_profile: ProfileName,
     /// How long a decrypted value may stay in the cache.
     pub cache_ttl: Duration,
+    /// How many old versions of each secret are kept.
+    pub old_versions: u64,
     /// Rate of the CLI, the launcher and enrolled daemons.
     pub rate_known: Rate,
     /// Rate of everyone else, and of whoever was just denied.
@@ -76,6 +78,7 @@ impl Default for Config {
         Self {
             default_profile: default_profile(),
             cache_ttl: Duration::from_secs(CACHE_TTL_SECONDS_MAX),
+            old_versions: OLD_VERSIONS_DEFAULT,
             rate_known: Rate { per_second: 1_000, burst: 2_000 },
             rate_unknown: Rate { per_second: 10, burst: 20 },
             // The second recommended option of RFC 9106, section 4.
@@ -90,6 +93,7 @@ struct RawConfig {
     default_profile: Option<String>,
     secrets: RawSecrets,
     unlock: RawUnlock,
+    vault: RawVault,
     rate_limit: BTreeMap<RequesterClass, RawRate>,
 }
 
@@ -120,6 +124,12 @@ impl RawUnlock {
             lanes: narrow(in_range("unlock.argon2_lanes", lanes, 1, 16)?),
         })
     }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawVault {
+    versions: Option<u64>,
 }
 
 #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
@@ -180,6 +190,10 @@ impl Config {
                     CACHE_TTL_SECONDS_MAX,
                 )?),
             },
+            old_versions: match raw.vault.versions {
+                None => defaults.old_versions,
+                Some(versions) => in_range("vault.versions", versions, 0, OLD_VERSIONS_MAX)?,
+            },
         })
     }
 }
@@ -200,11 +214,12 @@ mod tests {
     #[test]
     fn known_keys_are_taken_over() {
         let config = Config::parse(
-            "default_profile = 'work'\n[secrets]\ncache_ttl_seconds = 0\n[rate_limit.unknown]\nper_second = 1\nburst = 2\n",
+            "default_profile = 'work'\n[secrets]\ncache_ttl_seconds = 0\n[vault]\nversions = 0\n[rate_limit.unknown]\nper_second = 1\nburst = 2\n",
         )
         .unwrap();
         assert_eq!(config.default_profile.as_str(), "work");
         assert_eq!(config.cache_ttl, Duration::ZERO);
+        assert_eq!(config.old_versions, 0);
         assert_eq!(config.rate_unknown, Rate { per_second: 1, burst: 2 });
         assert_eq!(config.rate_known, Config::default().rate_known);
     }
@@ -237,6 +252,7 @@ mod tests {
             Config::parse("[secrets]\ncache_ttl_seconds = 301"),
             Err(ConfigError::Range { .. })
         ));
+        assert!(matches!(Config::parse("[vault]\nversions = 1001"), Err(ConfigError::Range { .. })));
         assert!(matches!(
             Config::parse("[rate_limit.friends]\nper_second=1\nburst=1"),
             Err(ConfigError::Syntax(_))

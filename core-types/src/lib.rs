@@ -9,10 +9,12 @@ pub mod factor;
 pub mod header;
 pub mod limits;
 pub mod name;
+pub mod note;
 pub mod paths;
 pub mod pattern;
 pub mod protocol;
 mod wire_secret;
 
 pub use name::{DaemonName, NameError, ProfileName, SecretName};
+pub use note::{Note, NoteError};
 pub use wire_secret::WireSecret;

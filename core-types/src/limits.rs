@@ -8,6 +8,12 @@ pub const PROFILE_NAME_BYTES_MAX: usize = 64;
 pub const DAEMON_NAME_BYTES_MAX: usize = 64;
 /// Largest secret value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Longest note on a secret, in bytes.
+pub const NOTE_BYTES_MAX: usize = 1 << 10;
+/// Old versions of a secret that are kept, if nothing else is configured.
+pub const OLD_VERSIONS_DEFAULT: u64 = 10;
+/// Most old versions that can be configured: the history of a secret, with the longest notes, fits into one answer.
+pub const OLD_VERSIONS_MAX: u64 = 1_000;
 /// Largest password, in bytes, before it is stretched.
 pub const PASSWORD_BYTES_MAX: usize = 4096;
 /// Most ways to unlock a vault can have.
