@@ -290,17 +290,23 @@ impl Failure {
 fn secrets_exit(denial: &SecretsDenial) -> Exit {
     match denial {
         SecretsDenial::Locked | SecretsDenial::ProfileNotActive(_) => Exit::Locked,
-        SecretsDenial::NoSuchProfile(_) | SecretsDenial::NoSuchSecret(_) | SecretsDenial::NoSuchFactor(_) => {
-            Exit::NotFound
+        SecretsDenial::NoSuchProfile(_)
+        | SecretsDenial::NoSuchSecret(_)
+        | SecretsDenial::NoSuchVersion { .. }
+        | SecretsDenial::NoSuchFactor(_) => Exit::NotFound,
+        SecretsDenial::Identity { .. } | SecretsDenial::Forbidden | SecretsDenial::Expired { .. } => {
+            Exit::Denied
         }
-        SecretsDenial::Identity { .. } | SecretsDenial::Forbidden => Exit::Denied,
         SecretsDenial::RateLimited { .. } | SecretsDenial::BatchOverBurst { .. } => Exit::RateLimited,
         SecretsDenial::InvalidName(_) => Exit::Usage,
         SecretsDenial::WrongFactor(_)
         | SecretsDenial::UnusableFactor(_)
         | SecretsDenial::NotEnoughFactors { .. } => Exit::WrongFactor,
         SecretsDenial::UnsupportedKey(_) | SecretsDenial::NotAPassword(_) => Exit::Usage,
-        SecretsDenial::ProfileExists(_) | SecretsDenial::FactorExists(_) => Exit::Exists,
+        SecretsDenial::ProfileExists(_)
+        | SecretsDenial::FactorExists(_)
+        | SecretsDenial::NotRemoved(_)
+        | SecretsDenial::SecretExists { .. } => Exit::Exists,
         SecretsDenial::Damaged(_) => Exit::Damaged,
         SecretsDenial::ValueTooLarge { .. }
         | SecretsDenial::BatchTooLarge { .. }
@@ -323,6 +329,33 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
             format!("`pds profile list` shows the profiles; `pds init{}` makes this one", option(Some(name)))
         }
         SecretsDenial::NoSuchSecret(_) => format!("`pds list{}` shows the names", option(profile)),
+        SecretsDenial::NoSuchVersion { name, .. } => {
+            format!("`pds history{} {}` shows the versions", option(profile), shown(name))
+        }
+        SecretsDenial::Expired { name, .. } => {
+            format!(
+                "get a new value and store it with `pds set{} {}`; --expires gives it a new time",
+                option(profile),
+                shown(name)
+            )
+        }
+        SecretsDenial::NotRemoved(name) => format!(
+            "choose an older version with --version; `pds history{} {}` shows them",
+            option(profile),
+            shown(name)
+        ),
+        SecretsDenial::SecretExists { name, removed: false } => {
+            format!(
+                "choose another name, or remove it first with `pds rm{} {}`",
+                option(profile),
+                shown(name)
+            )
+        }
+        SecretsDenial::SecretExists { name, removed: true } => format!(
+            "choose another name, or delete what is left of it for good with `pds purge{} {}`",
+            option(profile),
+            shown(name)
+        ),
         SecretsDenial::RateLimited { .. } => "wait, or raise the rate in config.toml".to_owned(),
         SecretsDenial::BatchOverBurst { .. } => {
             "select fewer secrets with --only, or raise the burst in config.toml".to_owned()
@@ -527,6 +560,11 @@ mod tests {
             (D::Forbidden, Exit::Denied),
             (D::InvalidName(NameError::Empty), Exit::Usage),
             (D::NoSuchSecret("a".to_owned()), Exit::NotFound),
+            (D::NoSuchVersion { name: "a".to_owned(), version: 3 }, Exit::NotFound),
+            (D::Expired { name: "a".to_owned(), since_unix_ms: 0 }, Exit::Denied),
+            (D::NotRemoved("a".to_owned()), Exit::Exists),
+            (D::SecretExists { name: "a".to_owned(), removed: false }, Exit::Exists),
+            (D::SecretExists { name: "a".to_owned(), removed: true }, Exit::Exists),
             (D::ValueTooLarge { bytes: 2, limit: 1 }, Exit::Failed),
             (D::BatchTooLarge { limit: 1 }, Exit::Failed),
             (D::WrongFactor(FactorKind::Password), Exit::WrongFactor),

@@ -9,14 +9,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use core_crypto::SecureBytes;
 use core_types::SecretName;
 use core_types::limits::CACHE_TTL_SECONDS_MAX;
 use tokio::sync::Notify;
 
-use crate::store::{SecretsStore, StoreError};
+use crate::store::{Fetch, Fetched, StoreError};
 
 /// How long a value is kept if nothing else is configured, which is also the longest that can be.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(CACHE_TTL_SECONDS_MAX);
@@ -29,6 +29,12 @@ pub const CACHED_BYTES_MAX: usize = 6 << 20;
 pub trait Clock: Send + Sync {
     /// Time since some fixed moment; it never goes back.
     fn now(&self) -> Duration;
+
+    /// The time of day, in milliseconds of the Unix epoch: what a secret's own expiry is told in.
+    fn unix_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// Time since the machine started, time in suspend included (`CLOCK_BOOTTIME`, clock_gettime(2)): a laptop that
@@ -77,17 +83,28 @@ struct Cache {
 struct Entry {
     value: SecureBytes,
     age: Age,
+    /// From when on the store would not give the value any more.
+    expires_unix_ms: Option<u64>,
+}
+
+impl Entry {
+    /// Whether it is younger than the TTL and within its own time.
+    fn is_fit(&self, now: Duration, ttl: Duration, unix_ms: u64) -> bool {
+        now.saturating_sub(self.age.0) < ttl
+            && self.expires_unix_ms.is_none_or(|expires_unix_ms| unix_ms < expires_unix_ms)
+    }
 }
 
 impl Cache {
     /// Puts a value in; says whether it is the first to expire.
-    fn insert(&mut self, name: &SecretName, value: SecureBytes, fetched_at: Duration) -> bool {
+    fn insert(&mut self, name: &SecretName, fetched: Fetched, fetched_at: Duration) -> bool {
+        let Fetched { value, expires_unix_ms } = fetched;
         self.remove(name);
         let age = (fetched_at, self.next_number);
         self.next_number += 1;
         self.bytes += value.len();
         self.oldest_first.insert(age, name.clone());
-        self.entries.insert(name.clone(), Entry { value, age });
+        self.entries.insert(name.clone(), Entry { value, age, expires_unix_ms });
         self.oldest_first.first_key_value().is_some_and(|(oldest, _)| *oldest == age)
     }
 
@@ -138,14 +155,14 @@ impl<'a> Writing<'a> {
     }
 }
 
-impl<S: SecretsStore> JitDelivery<S> {
+impl<S: Fetch> JitDelivery<S> {
     /// Puts a cache before a store; `ttl` zero keeps nothing.
     pub fn new(store: S, ttl: Duration) -> Self {
         Self::with_clock(store, ttl, BootClock)
     }
 }
 
-impl<S: SecretsStore, C: Clock> JitDelivery<S, C> {
+impl<S: Fetch, C: Clock> JitDelivery<S, C> {
     /// As [`JitDelivery::new`], with another clock.
     pub fn with_clock(store: S, ttl: Duration, clock: C) -> Self {
         Self { store, clock, ttl, next_to_expire: Arc::default(), cache: Mutex::default() }
@@ -166,37 +183,39 @@ impl<S: SecretsStore, C: Clock> JitDelivery<S, C> {
     /// The value of a secret: a copy of its own, from the cache if it is there and younger than the TTL.
     ///
     /// # Errors
-    /// As [`SecretsStore::get`].
+    /// As [`crate::store::SecretsStore::get`].
     pub async fn resolve(&self, name: &SecretName) -> Result<SecureBytes, StoreError> {
         let epoch = match self.lookup(name) {
             Ok(value) => return Ok(value),
             Err(epoch) => epoch,
         };
-        let value = self.store.get(name).await?;
-        self.keep(name, &value, epoch);
-        Ok(value)
+        let fetched = self.store.fetch(name).await?;
+        self.keep(name, &fetched, epoch);
+        Ok(fetched.value)
     }
 
     /// Stores a value; afterwards every read sees it.
     ///
     /// # Errors
-    /// As [`SecretsStore::set`].
+    /// As [`crate::store::SecretsStore::set`].
     pub async fn set(&self, name: &SecretName, value: SecureBytes) -> Result<(), StoreError> {
-        let writing = Writing::begin(&self.cache, name);
-        let written = self.store.set(name, value).await;
-        writing.end();
-        written
+        self.change(name, self.store.set(name, value)).await
     }
 
     /// Removes a secret; afterwards no read sees it.
     ///
     /// # Errors
-    /// As [`SecretsStore::delete`].
+    /// As [`crate::store::SecretsStore::delete`].
     pub async fn delete(&self, name: &SecretName) -> Result<(), StoreError> {
+        self.change(name, self.store.delete(name)).await
+    }
+
+    /// Does in the store what changes the value of a name; afterwards every read sees it.
+    pub async fn change<T>(&self, name: &SecretName, change: impl Future<Output = T>) -> T {
         let writing = Writing::begin(&self.cache, name);
-        let deleted = self.store.delete(name).await;
+        let changed = change.await;
         writing.end();
-        deleted
+        changed
     }
 
     /// Wipes what has expired; answers when the next value will, as a time of the clock, and `None` if none is left.
@@ -234,10 +253,10 @@ impl<S: SecretsStore, C: Clock> JitDelivery<S, C> {
 
     /// A copy of the cached value, or else the epoch in which a read of the store begins.
     pub(crate) fn lookup(&self, name: &SecretName) -> Result<SecureBytes, u64> {
-        let now = self.clock.now();
+        let (now, unix_ms) = (self.clock.now(), self.clock.unix_ms());
         let mut cache = lock(&self.cache);
         match cache.entries.get(name) {
-            Some(entry) if now.saturating_sub(entry.age.0) < self.ttl => Ok(entry.value.clone()),
+            Some(entry) if entry.is_fit(now, self.ttl, unix_ms) => Ok(entry.value.clone()),
             Some(_) => {
                 cache.remove(name);
                 Err(cache.epoch)
@@ -247,17 +266,23 @@ impl<S: SecretsStore, C: Clock> JitDelivery<S, C> {
     }
 
     /// Keeps a copy of what a read that began in `epoch` has found, unless it may be out of date.
-    pub(crate) fn keep(&self, name: &SecretName, value: &SecureBytes, epoch: u64) {
-        let fetched_at = self.clock.now();
+    pub(crate) fn keep(&self, name: &SecretName, fetched: &Fetched, epoch: u64) {
+        let fetched_at = self.clock.now().saturating_sub(self.cut_short(fetched));
         let mut cache = lock(&self.cache);
-        let fits = cache.bytes + value.len() <= CACHED_BYTES_MAX;
+        let fits = cache.bytes + fetched.value.len() <= CACHED_BYTES_MAX;
         let stale = cache.epoch != epoch || cache.writing.contains_key(name);
         if cache.shut || stale || !fits || self.ttl.is_zero() {
             return;
         }
-        if cache.insert(name, value.clone(), fetched_at) {
+        if cache.insert(name, fetched.clone(), fetched_at) {
             self.next_to_expire.notify_one();
         }
+    }
+
+    /// What a value's own expiry takes from the TTL: by so much older it counts, to be wiped when it expires.
+    fn cut_short(&self, fetched: &Fetched) -> Duration {
+        let left = fetched.expires_unix_ms.map(|expires| expires.saturating_sub(self.clock.unix_ms()));
+        left.map_or(Duration::ZERO, |left_ms| self.ttl.saturating_sub(Duration::from_millis(left_ms)))
     }
 }
 
@@ -265,22 +290,30 @@ impl<S: SecretsStore, C: Clock> JitDelivery<S, C> {
 mod tests {
     use super::*;
     use crate::memory_store::InMemoryStore;
+    use crate::store::SecretsStore;
     use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
     const TTL: Duration = Duration::from_secs(300);
 
     #[derive(Clone, Default)]
-    struct TestClock(Arc<AtomicU64>);
+    struct TestClock(Arc<AtomicU64>, Arc<AtomicU64>);
 
     impl TestClock {
         fn advance(&self, time: Duration) {
             self.0.fetch_add(u64::try_from(time.as_nanos()).unwrap(), Ordering::SeqCst);
+        }
+
+        fn set_time_of_day(&self, unix_ms: u64) {
+            self.1.store(unix_ms, Ordering::SeqCst);
         }
     }
 
     impl Clock for TestClock {
         fn now(&self) -> Duration {
             Duration::from_nanos(self.0.load(Ordering::SeqCst))
+        }
+        fn unix_ms(&self) -> u64 {
+            self.1.load(Ordering::SeqCst)
         }
     }
 
@@ -289,6 +322,7 @@ mod tests {
     struct CountingStore {
         inner: InMemoryStore,
         reads: AtomicUsize,
+        expires_unix_ms: Option<u64>,
         held: std::sync::Mutex<Option<Arc<Gatekeeper>>>,
     }
 
@@ -339,6 +373,12 @@ mod tests {
         }
     }
 
+    impl Fetch for CountingStore {
+        async fn fetch(&self, name: &SecretName) -> Result<Fetched, StoreError> {
+            Ok(Fetched { value: self.get(name).await?, expires_unix_ms: self.expires_unix_ms })
+        }
+    }
+
     type TestJit = JitDelivery<CountingStore, TestClock>;
 
     fn name(text: &str) -> SecretName {
@@ -381,6 +421,32 @@ mod tests {
         clock.advance(Duration::from_nanos(1));
         assert_eq!(jit.resolve(&name("a")).await.unwrap().expose(), b"new", "at age equal to the TTL");
         assert_eq!(jit.store().reads(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_value_past_its_own_time_is_asked_of_the_store_again() {
+        let clock = TestClock::default();
+        let store = CountingStore { expires_unix_ms: Some(1_000), ..CountingStore::default() };
+        let jit = JitDelivery::with_clock(store, TTL, clock.clone());
+        jit.set(&name("a"), bytes("x")).await.unwrap();
+        for (unix_ms, reads) in [(0, 1), (999, 1), (1_000, 2), (1_001, 3)] {
+            clock.set_time_of_day(unix_ms);
+            jit.resolve(&name("a")).await.unwrap();
+            assert_eq!(jit.store().reads(), reads, "at {unix_ms}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_value_is_wiped_when_its_own_time_is_over() {
+        let clock = TestClock::default();
+        clock.advance(TTL);
+        let store = CountingStore { expires_unix_ms: Some(1_000), ..CountingStore::default() };
+        let jit = JitDelivery::with_clock(store, TTL, clock.clone());
+        jit.set(&name("a"), bytes("x")).await.unwrap();
+        jit.resolve(&name("a")).await.unwrap();
+        assert_eq!(jit.wipe_expired(), Some(TTL + Duration::from_secs(1)), "and not when the TTL is over");
+        clock.advance(Duration::from_secs(1));
+        assert_eq!((jit.wipe_expired(), jit.cached()), (None, 0));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use core_crypto::SecureBytes;
 use core_types::SecretName;
 use tokio::sync::RwLock;
 
-use crate::store::{SecretsStore, StoreError};
+use crate::store::{Fetch, Fetched, SecretsStore, StoreError};
 
 /// Secrets in memory; they end with the value.
 #[derive(Debug, Default)]
@@ -33,6 +33,12 @@ impl SecretsStore for InMemoryStore {
 
     async fn list_keys(&self) -> Result<Vec<SecretName>, StoreError> {
         Ok(self.secrets.read().await.keys().cloned().collect())
+    }
+}
+
+impl Fetch for InMemoryStore {
+    async fn fetch(&self, name: &SecretName) -> Result<Fetched, StoreError> {
+        Ok(Fetched { value: self.get(name).await?, expires_unix_ms: None })
     }
 }
 

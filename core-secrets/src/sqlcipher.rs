@@ -4,29 +4,34 @@
 //! so that a row that was moved or exchanged inside the database is found, and so that listing needs no value.
 //! All access goes through one connection behind a mutex, on threads that may block.
 
+mod change;
 mod connection;
 mod entries;
+mod history;
 mod schema;
 #[cfg(test)]
 mod testing;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use core_crypto::{SecureBytes, key_schedule, private_fs};
+use core_types::limits::OLD_VERSIONS_DEFAULT;
 use core_types::pattern::Pattern;
 use core_types::{ProfileName, SecretName};
 use rusqlite::Connection;
 use tokio::sync::Mutex as FairMutex;
 
 use self::connection::{connect, failed};
-use self::entries::{get_many, list, read, write};
+use self::entries::{clock_unix_ms, get_many, list, read, read_version, remove, write};
+use self::history::{history, purge, rename, restore, undo_removal};
 use self::schema::{SCHEMA, check_format};
 use crate::jit::{Clock, JitDelivery};
-use crate::store::{SecretsStore, StoreError};
+use crate::store::{Fetch, Fetched, SecretsStore, StoreError};
 
-pub use self::entries::{Entry, Page};
+pub use self::entries::{Attributes, Entry, Page};
+pub use self::history::VersionEntry;
 
 /// A vault's secrets in an SQLCipher database. Clones are the same store.
 #[derive(Debug, Clone)]
@@ -41,6 +46,23 @@ struct Inner {
     turn: Arc<FairMutex<()>>,
     open: Mutex<Option<Open>>,
     decryptions: AtomicU64,
+    /// How many old versions of each secret are kept.
+    old_versions: AtomicU64,
+    /// The latest time there was, in milliseconds of the Unix epoch.
+    latest_time: AtomicI64,
+}
+
+impl Inner {
+    /// Milliseconds of the Unix epoch. It never goes back while the store is open, so that setting the clock back
+    /// makes no expired secret readable again.
+    fn now_unix_ms(&self) -> i64 {
+        let now = clock_unix_ms();
+        self.latest_time.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
+    fn old_versions(&self) -> i64 {
+        schema::signed(self.old_versions.load(Ordering::Relaxed))
+    }
 }
 
 /// What an open database needs; closing it drops both.
@@ -81,6 +103,8 @@ impl SqlCipherStore {
                 turn: Arc::default(),
                 open: Mutex::new(Some(open)),
                 decryptions: AtomicU64::new(0),
+                old_versions: AtomicU64::new(OLD_VERSIONS_DEFAULT),
+                latest_time: AtomicI64::new(0),
             }),
         }
     }
@@ -117,6 +141,11 @@ impl SqlCipherStore {
         self.run(move |_, open| list(&open.connection, pattern.as_ref(), after.as_ref(), limit)).await
     }
 
+    /// Sets how many old versions of a secret are kept when it is set; [`OLD_VERSIONS_DEFAULT`] if nothing does.
+    pub fn keep_old_versions(&self, count: u64) {
+        self.inner.old_versions.store(count, Ordering::Relaxed);
+    }
+
     /// The values of several secrets as they are at one moment, in the order of `names`.
     ///
     /// # Errors
@@ -126,8 +155,73 @@ impl SqlCipherStore {
         &self,
         names: Vec<SecretName>,
         bytes_max: usize,
-    ) -> Result<Vec<SecureBytes>, StoreError> {
+    ) -> Result<Vec<Fetched>, StoreError> {
         self.run(move |inner, open| get_many(inner, open, &names, bytes_max)).await
+    }
+
+    /// The value of one version of a secret.
+    ///
+    /// # Errors
+    /// As [`SecretsStore::get`], or [`StoreError::NoSuchVersion`].
+    pub async fn get_version(&self, name: &SecretName, version: u64) -> Result<SecureBytes, StoreError> {
+        let name = name.clone();
+        self.run(move |inner, open| read_version(inner, open, &name, version)).await
+    }
+
+    /// Stores a value as the next version of a secret; its number.
+    ///
+    /// # Errors
+    /// As [`SecretsStore::set`].
+    pub async fn set_with(
+        &self,
+        name: &SecretName,
+        value: SecureBytes,
+        attributes: Attributes,
+    ) -> Result<u64, StoreError> {
+        let name = name.clone();
+        self.run(move |inner, open| write(inner, open, &name, &value, attributes)).await
+    }
+
+    /// The versions of a secret, the latest first, also of one that is removed. Decrypts nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if nothing of it is kept; otherwise why they could not be read.
+    pub async fn history(&self, name: &SecretName) -> Result<Vec<VersionEntry>, StoreError> {
+        let name = name.clone();
+        self.run(move |_, open| history(&open.connection, &name)).await
+    }
+
+    /// Makes the value of an old version, with its expiry and note, the next version; without a version, takes back
+    /// the removal of a removed secret. Gives the number of the version that is read from now on.
+    ///
+    /// # Errors
+    /// There is no such secret or version, or a secret that is not removed was to be restored without a version.
+    pub async fn restore(&self, name: &SecretName, version: Option<u64>) -> Result<u64, StoreError> {
+        let name = name.clone();
+        self.run(move |inner, open| match version {
+            Some(version) => restore(inner, open, &name, version),
+            None => undo_removal(inner, open, &name),
+        })
+        .await
+    }
+
+    /// Deletes the old versions of a secret for good, or all that is left of a removed one; how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if nothing of it is kept; otherwise why nothing was changed.
+    pub async fn purge(&self, name: &SecretName) -> Result<u64, StoreError> {
+        let name = name.clone();
+        self.run(move |inner, open| purge(inner, open, &name)).await
+    }
+
+    /// Gives a secret another name, with all its versions.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is none, [`StoreError::Exists`] if the other name is taken; otherwise why
+    /// nothing was changed.
+    pub async fn rename(&self, from: &SecretName, to: &SecretName) -> Result<(), StoreError> {
+        let (from, to) = (from.clone(), to.clone());
+        self.run(move |inner, open| rename(inner, open, &from, &to)).await
     }
 
     /// Runs an operation on a thread that may block, alone on the connection.
@@ -150,33 +244,28 @@ impl SqlCipherStore {
 
 impl SecretsStore for SqlCipherStore {
     async fn get(&self, name: &SecretName) -> Result<SecureBytes, StoreError> {
-        let name = name.clone();
-        self.run(move |inner, open| read(inner, open, &name, usize::MAX)).await
+        Ok(self.fetch(name).await?.value)
     }
 
     async fn set(&self, name: &SecretName, value: SecureBytes) -> Result<(), StoreError> {
-        let name = name.clone();
-        self.run(move |inner, open| write(inner, open, &name, &value)).await
+        self.set_with(name, value, Attributes::default()).await.map(|_version| ())
     }
 
     async fn delete(&self, name: &SecretName) -> Result<(), StoreError> {
         let name = name.clone();
-        self.run(move |_, open| {
-            let mut statement = open
-                .connection
-                .prepare_cached("DELETE FROM secrets WHERE name = ?1")
-                .map_err(failed("delete a secret"))?;
-            match statement.execute([name.as_str()]).map_err(failed("delete a secret"))? {
-                0 => Err(StoreError::NotFound(name)),
-                _ => Ok(()),
-            }
-        })
-        .await
+        self.run(move |inner, open| remove(inner, open, &name)).await
     }
 
     async fn list_keys(&self) -> Result<Vec<SecretName>, StoreError> {
         let page = self.list(None, None, usize::MAX).await?;
         Ok(page.entries.into_iter().map(|entry| entry.name).collect())
+    }
+}
+
+impl Fetch for SqlCipherStore {
+    async fn fetch(&self, name: &SecretName) -> Result<Fetched, StoreError> {
+        let name = name.clone();
+        self.run(move |inner, open| read(inner, open, &name, usize::MAX)).await
     }
 }
 
@@ -204,9 +293,9 @@ impl<C: Clock> JitDelivery<SqlCipherStore, C> {
             values.push(match found {
                 Ok(value) => value,
                 Err(epoch) => {
-                    let value = fetched.next().ok_or_else(|| StoreError::NotFound(name.clone()))?;
-                    self.keep(name, &value, epoch);
-                    value
+                    let fetched = fetched.next().ok_or_else(|| StoreError::NotFound(name.clone()))?;
+                    self.keep(name, &fetched, epoch);
+                    fetched.value
                 }
             });
         }
@@ -251,7 +340,7 @@ mod tests {
         let open = on_disk();
         vault.store.close().unwrap();
         for bytes in [open, on_disk()] {
-            assert!(bytes.len() > 8192);
+            assert!(bytes.len() >= 8192);
             for plain in [name, value, "secrets", "SQLite format 3"] {
                 let found = bytes.windows(plain.len()).any(|window| window == plain.as_bytes());
                 assert!(!found, "{plain} stands on the disk");

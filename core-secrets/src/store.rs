@@ -37,12 +37,57 @@ pub trait SecretsStore: Send + Sync {
     fn list_keys(&self) -> impl Future<Output = Result<Vec<SecretName>, StoreError>> + Send;
 }
 
+/// A value as it was read.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Its bytes.
+    pub value: SecureBytes,
+    /// From when on it is not to be given any more, in milliseconds of the Unix epoch.
+    pub expires_unix_ms: Option<u64>,
+}
+
+/// A store as whoever keeps values for a time reads from it.
+pub trait Fetch: SecretsStore {
+    /// As [`SecretsStore::get`], with the time up to which the value may be kept.
+    ///
+    /// # Errors
+    /// As [`SecretsStore::get`].
+    fn fetch(&self, name: &SecretName) -> impl Future<Output = Result<Fetched, StoreError>> + Send;
+}
+
 /// Why a store did not do what it was asked. No text of it holds a value or a key.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no secret of that name.
     #[error("there is no secret '{0}'")]
     NotFound(SecretName),
+    /// There is no such version of a secret; it may have been purged.
+    #[error("there is no version {version} of '{name}'")]
+    NoSuchVersion {
+        /// The secret.
+        name: SecretName,
+        /// Number of the version.
+        version: u64,
+    },
+    /// The value is past its time.
+    #[error("'{name}' has expired")]
+    Expired {
+        /// The secret.
+        name: SecretName,
+        /// Since when, in milliseconds of the Unix epoch.
+        since_unix_ms: u64,
+    },
+    /// The removal of a secret that is not removed was to be undone.
+    #[error("'{0}' is not removed")]
+    NotRemoved(SecretName),
+    /// A secret of that name is there, or can be restored.
+    #[error("there is a secret '{name}'{}", if *.removed { ", removed but not purged" } else { "" })]
+    Exists {
+        /// The name.
+        name: SecretName,
+        /// Whether it is removed.
+        removed: bool,
+    },
     /// What is stored is not what was written.
     #[error("{0}")]
     Damaged(Damage),
@@ -105,10 +150,13 @@ pub enum Damage {
     /// A stored name that is none.
     #[error("a stored name is not a secret name")]
     Name,
+    /// A stored note that is none.
+    #[error("a stored note is not a note")]
+    Note,
     /// An empty database, or one of something else.
     #[error("the database is not a vault")]
     NotAVault,
-    /// A database that a later version made.
+    /// A database that an earlier or later version made.
     #[error("the database has format {found}, and this version reads format {expected}")]
     Format {
         /// Its format.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use core_crypto::SecureBytes;
 use core_crypto::memory::{Protection, protection};
 use core_secrets::jit::{DEFAULT_TTL, JitDelivery};
-use core_secrets::store::{SecretsStore, StoreError};
+use core_secrets::store::{Fetch, Fetched, SecretsStore, StoreError};
 use core_types::SecretName;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -36,6 +36,12 @@ impl SecretsStore for MadeUp {
     }
     async fn list_keys(&self) -> Result<Vec<SecretName>, StoreError> {
         Ok(Vec::new())
+    }
+}
+
+impl Fetch for MadeUp {
+    async fn fetch(&self, name: &SecretName) -> Result<Fetched, StoreError> {
+        Ok(Fetched { value: self.get(name).await?, expires_unix_ms: None })
     }
 }
 

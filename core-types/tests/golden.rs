@@ -14,8 +14,9 @@ use core_types::protocol::profile::{
 };
 use core_types::protocol::secrets::{
     AddFactor, AgentKey, ChangePassword, CheckRecovery, Delete, FactorEntry, FactorKind, FactorLabel,
-    FactorPolicy, FactorProof, FactorSheet, Factors, Gate, Get, GetBatch, Init, List, Lock, NewFactor,
-    Profiles, RemoveFactor, SecretsDenial, SecretsRequest, Selection, Set, SetPolicy, Unlock, UnsupportedKey,
+    FactorPolicy, FactorProof, FactorSheet, Factors, Gate, Get, GetBatch, History, Init, List, Lock, Move,
+    NewFactor, Profiles, Purge, RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection, Set,
+    SetPolicy, Unlock, UnsupportedKey, VersionEntry,
 };
 use core_types::protocol::{Topic, encode};
 use core_types::{NameError, ProfileName, SecretName, WireSecret};
@@ -139,7 +140,11 @@ fn secrets() -> Vec<String> {
             ChangePassword { profile: profile.clone(), factor: 1, present: vec![proof(1)], new: secret() }
                 .into(),
         ),
-        ("secrets.get", Get { profile: profile.clone(), name: name.clone() }.into()),
+        ("secrets.get", Get { profile: profile.clone(), name: name.clone(), version: None }.into()),
+        (
+            "secrets.get-version",
+            Get { profile: profile.clone(), name: name.clone(), version: Some(2) }.into(),
+        ),
         ("secrets.get-batch-all", GetBatch { profile: profile.clone(), selection: Selection::All }.into()),
         (
             "secrets.get-batch-only",
@@ -149,14 +154,46 @@ fn secrets() -> Vec<String> {
             }
             .into(),
         ),
-        ("secrets.set", Set { profile: profile.clone(), name: name.clone(), value: secret() }.into()),
-        ("secrets.delete", Delete { profile: profile.clone(), name }.into()),
-        ("secrets.list", List { profile, pattern: None, after: Some("a".parse().unwrap()) }.into()),
+        (
+            "secrets.set",
+            Set {
+                profile: profile.clone(),
+                name: name.clone(),
+                value: secret(),
+                expires_unix_ms: None,
+                note: None,
+            }
+            .into(),
+        ),
+        (
+            "secrets.set-with",
+            Set {
+                profile: profile.clone(),
+                name: name.clone(),
+                value: secret(),
+                expires_unix_ms: Some(5),
+                note: Some("n".parse().unwrap()),
+            }
+            .into(),
+        ),
+        ("secrets.delete", Delete { profile: profile.clone(), name: name.clone() }.into()),
+        (
+            "secrets.list",
+            List { profile: profile.clone(), pattern: None, after: Some("a".parse().unwrap()) }.into(),
+        ),
+        ("secrets.history", History { profile: profile.clone(), name: name.clone() }.into()),
+        (
+            "secrets.restore",
+            Restore { profile: profile.clone(), name: name.clone(), version: Some(3) }.into(),
+        ),
+        ("secrets.purge", Purge { profile: profile.clone(), name: name.clone() }.into()),
+        ("secrets.move", Move { profile, from: name, to: "c".to_owned() }.into()),
     ];
     let entries = entries.into_iter().chain(factor_requests());
     let denials = [
         ("denial.locked", SecretsDenial::Locked),
         ("denial.invalid-name", SecretsDenial::InvalidName(NameError::Slash)),
+        ("denial.expired", SecretsDenial::Expired { name: "a".to_owned(), since_unix_ms: 1 }),
         ("denial.unrecorded", SecretsDenial::Unrecorded),
         ("denial.wrong-factor", SecretsDenial::WrongFactor(FactorKind::SshAgent)),
         ("denial.not-enough-factors", SecretsDenial::NotEnoughFactors { given: 1, needed: 2, of: 3 }),
@@ -173,9 +210,19 @@ fn secrets() -> Vec<String> {
             agent: Some(agent_key()),
         }],
     };
+    let version = VersionEntry {
+        version: 2,
+        set_unix_ms: 1,
+        bytes: 3,
+        expires_unix_ms: None,
+        removed_unix_ms: Some(4),
+        current: false,
+        note: None,
+    };
     let requests = entries.map(|(name, request)| line(name, &request));
     let requests = requests.chain([line("reply.factors", &sheet)]);
-    requests.chain(denials.iter().map(|(name, denial)| line(name, denial))).collect()
+    let denials = denials.iter().map(|(name, denial)| line(name, denial));
+    requests.chain(denials).chain([line("secrets.version-entry", &version)]).collect()
 }
 
 fn profile_service() -> Vec<String> {

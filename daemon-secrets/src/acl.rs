@@ -22,6 +22,10 @@ pub(crate) enum Action {
     Set,
     Delete,
     List,
+    History,
+    Restore,
+    Purge,
+    Move,
 }
 
 impl Action {
@@ -40,6 +44,10 @@ impl Action {
             Self::RemoveFactor => Some(Operation::RemoveFactor),
             Self::SetPolicy => Some(Operation::SetPolicy),
             Self::CheckRecovery => Some(Operation::CheckRecovery),
+            Self::History => Some(Operation::History),
+            Self::Restore => Some(Operation::Restore),
+            Self::Purge => Some(Operation::Purge),
+            Self::Move => Some(Operation::Move),
             Self::Profiles | Self::Factors => None,
         }
     }
@@ -91,12 +99,14 @@ impl Requester {
     ///
     /// The launcher reads and never writes, `daemon-profile` locks and never sees a secret, the bus does neither.
     pub(crate) fn may_ask(&self, action: Action) -> bool {
-        use Action::{Delete, Get, GetBatch, List, Lock, Profiles, Set};
+        use Action::{Delete, Get, GetBatch, History, List, Lock, Move, Profiles, Purge, Restore, Set};
         match self.role {
             Role::Cli => true,
             Role::Launcher => matches!(action, Get | GetBatch | List | Profiles),
             Role::Profile => matches!(action, Lock | Profiles),
-            Role::Enrolled => matches!(action, Get | GetBatch | Set | Delete | List),
+            Role::Enrolled => {
+                matches!(action, Get | GetBatch | Set | Delete | List | History | Restore | Purge | Move)
+            }
             Role::Bystander => false,
         }
     }
@@ -154,6 +164,10 @@ pub(crate) mod tests {
             Set,
             Delete,
             List,
+            History,
+            Restore,
+            Purge,
+            Move,
         ];
         let table: [(Option<&str>, &[Action]); 7] = [
             (None, &all),
@@ -162,7 +176,7 @@ pub(crate) mod tests {
             (Some("daemon-bus"), &[]),
             (Some("daemon-secrets"), &[]),
             (Some("cli"), &[]),
-            (Some("backup"), &[Get, GetBatch, Set, Delete, List]),
+            (Some("backup"), &[Get, GetBatch, Set, Delete, List, History, Restore, Purge, Move]),
         ];
         for (name, allowed) in table {
             for action in all {

@@ -227,6 +227,18 @@ mod tests {
         }
     }
 
+    const ALL_ON_SECRETS: [Action; 9] = [
+        Action::Get,
+        Action::Set,
+        Action::Delete,
+        Action::List,
+        Action::GetBatch,
+        Action::History,
+        Action::Restore,
+        Action::Purge,
+        Action::Move,
+    ];
+
     struct World {
         any_unlocked: bool,
         profile: ProfileStatus,
@@ -301,7 +313,7 @@ mod tests {
             (&OPEN, None, "a/", Gate::Name, invalid, 1),
         ];
         for (world, who, name, gate, denial, tokens) in table {
-            for action in [Action::Get, Action::Set, Action::Delete, Action::List, Action::GetBatch] {
+            for action in ALL_ON_SECRETS {
                 let found = outcome(&attempt(who, action, name), world);
                 assert_eq!(found, (Err((gate, denial.clone())), tokens), "{gate:?} {action:?}");
             }
@@ -349,7 +361,7 @@ mod tests {
         let permit = authorize(&attempt(None, Action::Get, "a"), &state).unwrap();
         assert_eq!(permit.profile(), &profile());
         assert_eq!(permit.name_for(Action::Get).unwrap().as_str(), "a");
-        for other in [Action::Set, Action::Delete, Action::List, Action::GetBatch] {
+        for other in ALL_ON_SECRETS.into_iter().filter(|other| *other != Action::Get) {
             assert_eq!(permit.name_for(other), Err(SecretsDenial::Forbidden), "{other:?}");
         }
     }

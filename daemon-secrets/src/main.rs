@@ -5,6 +5,7 @@ mod acl;
 mod attempt;
 mod crud;
 mod factors;
+mod history;
 mod neighbours;
 mod operations;
 mod proofs;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use core_crypto::SecureBytes;
+use core_secrets::sqlcipher::Attributes;
 use core_types::WireSecret;
 use core_types::header::Sender;
 use core_types::limits::{BODY_BYTES_MAX, SELECTION_MAX, VALUE_BYTES_MAX};
@@ -27,14 +28,14 @@ const BATCH_OVERHEAD: usize = 16;
 
 impl Refusal {
     /// The vault could not, or would not.
-    fn by_vault(denial: SecretsDenial) -> Self {
+    pub(crate) fn by_vault(denial: SecretsDenial) -> Self {
         Self { gate: Gate::Vault, denial }
     }
 }
 
 impl<N: Neighbours> SecretsDaemon<N> {
     /// Takes an attempt through the gates.
-    fn authorize(&self, attempt: &Attempt) -> Result<Permit, Refusal> {
+    pub(crate) fn authorize(&self, attempt: &Attempt) -> Result<Permit, Refusal> {
         let state = AccessState {
             any_unlocked: self.vaults.any_unlocked(),
             profile: self.vaults.status(&attempt.profile),
@@ -49,7 +50,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let attempt = one(Action::Get, &call.profile, &call.name, sender);
         let result = async {
             let permit = self.authorize(&attempt)?;
-            self.vaults.get(&permit).await.map_err(Refusal::by_vault)
+            self.vaults.get(&permit, call.version).await.map_err(Refusal::by_vault)
         };
         let value = conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)?;
         Ok(on_the_wire(&value))
@@ -62,7 +63,8 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let permit = self.authorize(&attempt)?;
             check_size(&call.value).map_err(Refusal::by_vault)?;
             let value = SecureBytes::copy_of(call.value.expose());
-            self.vaults.set(&permit, value).await.map_err(Refusal::by_vault)
+            let attributes = Attributes { expires_unix_ms: call.expires_unix_ms, note: call.note.clone() };
+            self.vaults.set(&permit, value, attributes).await.map_err(Refusal::by_vault)
         };
         conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)
     }
@@ -92,6 +94,10 @@ impl<N: Neighbours> SecretsDaemon<N> {
                 name: entry.name,
                 created_unix_ms: entry.created_unix_ms,
                 updated_unix_ms: entry.updated_unix_ms,
+                version: entry.version,
+                versions: entry.versions,
+                expires_unix_ms: entry.expires_unix_ms,
+                note: entry.note,
             });
             Ok(SecretPage { entries: entries.collect(), more: page.more })
         };
@@ -167,7 +173,8 @@ fn may_read(rules: &AccessRules, requester: &Requester, name: &SecretName) -> bo
     rules.allow(requester, Action::Get, Some(name.as_str()))
 }
 
-fn one(action: Action, profile: &ProfileName, name: &str, sender: &Sender) -> Attempt {
+/// An attempt on one secret.
+pub(crate) fn one(action: Action, profile: &ProfileName, name: &str, sender: &Sender) -> Attempt {
     Attempt {
         action,
         profile: profile.clone(),
@@ -177,7 +184,8 @@ fn one(action: Action, profile: &ProfileName, name: &str, sender: &Sender) -> At
     }
 }
 
-fn several(
+/// An attempt on several secrets, or on none in particular.
+pub(crate) fn several(
     action: Action,
     profile: &ProfileName,
     names: Vec<SecretName>,
@@ -188,7 +196,8 @@ fn several(
     Attempt { action, profile: profile.clone(), requester: Requester::from(sender), names, cost }
 }
 
-fn about<'a, S: AsRef<str>>(
+/// What the record of an attempt is about.
+pub(crate) fn about<'a, S: AsRef<str>>(
     attempt: &'a Attempt,
     sender: &'a Sender,
     subjects: impl IntoIterator<Item = S>,
@@ -204,7 +213,7 @@ fn about<'a, S: AsRef<str>>(
 /// The secret that a denial is about, where it names one.
 fn subject_of(denial: &SecretsDenial) -> Option<String> {
     match denial {
-        SecretsDenial::NoSuchSecret(name) => Some(name.clone()),
+        SecretsDenial::NoSuchSecret(name) | SecretsDenial::Expired { name, .. } => Some(name.clone()),
         _ => None,
     }
 }
@@ -297,10 +306,16 @@ mod tests {
     async fn a_refused_attempt_is_recorded_once_with_its_gate() {
         let world = World::with_vault().await;
         assert_eq!(world.get("../x").await, Err(SecretsDenial::InvalidName(NameError::Dots)));
-        let set = Set { profile: profile("work"), name: "a".to_owned(), value: wire(b"x") };
+        let set = Set {
+            profile: profile("work"),
+            name: "a".to_owned(),
+            value: wire(b"x"),
+            expires_unix_ms: None,
+            note: None,
+        };
         let refused = world.daemon.set(&set, &sender(Some("daemon-launcher"))).await;
         assert_eq!(refused, Err(SecretsDenial::Identity { requester: "daemon-launcher".to_owned() }));
-        let get = Get { profile: profile("work"), name: "a".to_owned() };
+        let get = Get { profile: profile("work"), name: "a".to_owned(), version: None };
         let refused = world.daemon.get(&get, &sender(Some("backup"))).await.map(|_| ());
         assert_eq!(refused, Err(SecretsDenial::Forbidden));
         world.daemon.lock(&Lock { profile: None }, &cli()).await.unwrap();
@@ -313,10 +328,10 @@ mod tests {
     async fn refusals_name_their_gate_in_the_record() {
         let world = World::with_vault().await;
         let _ = world.get("/").await;
-        let get = Get { profile: profile("work"), name: "a".to_owned() };
+        let get = Get { profile: profile("work"), name: "a".to_owned(), version: None };
         let _ = world.daemon.get(&get, &sender(Some("daemon-bus"))).await;
         let _ = world.daemon.get(&get, &sender(Some("backup"))).await;
-        let elsewhere = Get { profile: profile("none"), name: "a".to_owned() };
+        let elsewhere = Get { profile: profile("none"), name: "a".to_owned(), version: None };
         let denied = world.daemon.get(&elsewhere, &cli()).await.map(|_| ());
         assert_eq!(denied, Err(SecretsDenial::NoSuchProfile(profile("none"))));
         assert_eq!(

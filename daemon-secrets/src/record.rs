@@ -97,6 +97,10 @@ fn kind(denial: &SecretsDenial) -> &'static str {
         SecretsDenial::Forbidden => "forbidden",
         SecretsDenial::InvalidName(_) => "invalid name",
         SecretsDenial::NoSuchSecret(_) => "no such secret",
+        SecretsDenial::NoSuchVersion { .. } => "no such version",
+        SecretsDenial::Expired { .. } => "expired",
+        SecretsDenial::NotRemoved(_) => "not removed",
+        SecretsDenial::SecretExists { .. } => "secret exists",
         SecretsDenial::ValueTooLarge { .. } => "value too large",
         SecretsDenial::BatchTooLarge { .. } => "batch too large",
         SecretsDenial::WrongFactor(_) => "wrong factor",
@@ -117,10 +121,13 @@ fn kind(denial: &SecretsDenial) -> &'static str {
     }
 }
 
-/// A subject no longer than a name can be: what was asked for may be of any length.
+/// Longest subject of a record, in bytes: two names.
+const SUBJECT_BYTES_MAX: usize = 2 * SECRET_NAME_BYTES_MAX;
+
+/// A subject no longer than it can rightly be: what was asked for may be of any length.
 fn cut(mut subject: String) -> String {
-    if subject.len() > SECRET_NAME_BYTES_MAX {
-        let end = (0..=SECRET_NAME_BYTES_MAX).rev().find(|end| subject.is_char_boundary(*end)).unwrap_or(0);
+    if subject.len() > SUBJECT_BYTES_MAX {
+        let end = (0..=SUBJECT_BYTES_MAX).rev().find(|end| subject.is_char_boundary(*end)).unwrap_or(0);
         subject.truncate(end);
         subject.push('…');
     }
@@ -139,9 +146,9 @@ mod tests {
 
     #[test]
     fn a_subject_is_cut_where_a_character_ends() {
-        assert_eq!(cut("a".repeat(256)), "a".repeat(256));
-        assert_eq!(cut("a".repeat(300)), format!("{}…", "a".repeat(256)));
-        assert_eq!(cut("ä".repeat(129)), format!("{}…", "ä".repeat(128)));
-        assert_eq!(cut(format!("a{}", "ä".repeat(200))), format!("a{}…", "ä".repeat(127)));
+        assert_eq!(cut("a".repeat(512)), "a".repeat(512));
+        assert_eq!(cut("a".repeat(600)), format!("{}…", "a".repeat(512)));
+        assert_eq!(cut("ä".repeat(257)), format!("{}…", "ä".repeat(256)));
+        assert_eq!(cut(format!("a{}", "ä".repeat(400))), format!("a{}…", "ä".repeat(255)));
     }
 }

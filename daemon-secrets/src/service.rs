@@ -53,7 +53,7 @@ impl SecretsDaemon<OverTheBus> {
 impl<N: Neighbours> SecretsDaemon<N> {
     pub(crate) fn new(paths: &Paths, config: Config, neighbours: N, kdf_cost: Argon2Params) -> Self {
         Self {
-            vaults: Arc::new(Vaults::new(paths.vaults(), config.cache_ttl)),
+            vaults: Arc::new(Vaults::new(paths.vaults(), config.cache_ttl, config.old_versions)),
             rules: Arc::default(),
             rates: Box::new(RateLimits::new(&config)),
             neighbours,
@@ -90,6 +90,10 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Set(call) => answer(&call, self.set(&call, sender).await),
             SecretsRequest::Delete(call) => answer(&call, self.delete(&call, sender).await),
             SecretsRequest::List(call) => answer(&call, self.list(&call, sender).await),
+            SecretsRequest::History(call) => answer(&call, self.history(&call, sender).await),
+            SecretsRequest::Restore(call) => answer(&call, self.restore(&call, sender).await),
+            SecretsRequest::Purge(call) => answer(&call, self.purge(&call, sender).await),
+            SecretsRequest::Move(call) => answer(&call, self.rename(&call, sender).await),
         }
     }
 
@@ -238,12 +242,18 @@ pub(crate) mod tests {
         }
 
         pub(crate) async fn set(&self, name: &str, value: &[u8]) -> Result<(), SecretsDenial> {
-            let call = Set { profile: profile("work"), name: name.to_owned(), value: wire(value) };
+            let call = Set {
+                profile: profile("work"),
+                name: name.to_owned(),
+                value: wire(value),
+                expires_unix_ms: None,
+                note: None,
+            };
             self.daemon.set(&call, &cli()).await
         }
 
         pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, SecretsDenial> {
-            let call = Get { profile: profile("work"), name: name.to_owned() };
+            let call = Get { profile: profile("work"), name: name.to_owned(), version: None };
             self.daemon.get(&call, &cli()).await.map(|value| value.expose().to_vec())
         }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use core_crypto::{SecureBytes, private_fs};
 use core_secrets::header::HeaderError;
 use core_secrets::jit::JitDelivery;
-use core_secrets::sqlcipher::{Page, SqlCipherStore};
+use core_secrets::sqlcipher::{Attributes, Page, SqlCipherStore, VersionEntry};
 use core_secrets::store::{SecretsStore, StoreError};
 use core_secrets::vault::{OpenVault, VaultError, VaultFolder, VaultLock};
 use core_types::limits::LIST_PAGE_MAX;
@@ -63,13 +63,15 @@ pub(crate) struct Vaults {
     ttl: Duration,
     /// Told when a value is kept that expires before all others of its profile.
     next_to_expire: Arc<Notify>,
+    old_versions: u64,
     slots: Mutex<BTreeMap<ProfileName, Slot>>,
 }
 
 impl Vaults {
-    /// The vaults below `folder`, all locked. Decrypted values are kept for `ttl`.
-    pub(crate) fn new(folder: PathBuf, ttl: Duration) -> Self {
-        Self { folder, ttl, next_to_expire: Arc::default(), slots: Mutex::default() }
+    /// The vaults below `folder`, all locked. Decrypted values are kept for `ttl`, and so many old versions of each
+    /// secret.
+    pub(crate) fn new(folder: PathBuf, ttl: Duration, old_versions: u64) -> Self {
+        Self { folder, ttl, old_versions, next_to_expire: Arc::default(), slots: Mutex::default() }
     }
 
     /// Completes when a value is kept that may expire before all others.
@@ -149,6 +151,7 @@ impl Vaults {
     /// Takes over a vault that was just opened: its profile is unlocked from now on.
     pub(crate) fn install(&self, profile: &ProfileName, open: OpenVault) {
         let OpenVault { master_key, store, lock } = open;
+        store.keep_old_versions(self.old_versions);
         let unlocked = Unlocked {
             secrets: Arc::new(JitDelivery::new(store, self.ttl).telling(Arc::clone(&self.next_to_expire))),
             in_use: Arc::default(),
@@ -239,11 +242,20 @@ impl Vaults {
         Ok(Session { secrets: Arc::clone(&unlocked.secrets), _in_use: in_use })
     }
 
-    /// Reads the secret that the permit names.
-    pub(crate) async fn get(&self, permit: &Permit) -> Result<SecureBytes, SecretsDenial> {
+    /// Reads the secret that the permit names, or an older version of it.
+    pub(crate) async fn get(
+        &self,
+        permit: &Permit,
+        version: Option<u64>,
+    ) -> Result<SecureBytes, SecretsDenial> {
         let name = permit.name_for(Action::Get)?;
         let session = self.session(permit)?;
-        session.secrets.resolve(name).await.map_err(|error| denial_of(permit.profile(), error))
+        let value = match version {
+            None => session.secrets.resolve(name).await,
+            // Old versions are read seldom: the cache is for the latest.
+            Some(version) => session.secrets.store().get_version(name, version).await,
+        };
+        value.map_err(|error| denial_of(permit.profile(), error))
     }
 
     /// Reads all secrets that the permit names, together at most `bytes_max` bytes: all or none.
@@ -259,10 +271,17 @@ impl Vaults {
     }
 
     /// Stores a value under the name that the permit names.
-    pub(crate) async fn set(&self, permit: &Permit, value: SecureBytes) -> Result<(), SecretsDenial> {
+    pub(crate) async fn set(
+        &self,
+        permit: &Permit,
+        value: SecureBytes,
+        attributes: Attributes,
+    ) -> Result<(), SecretsDenial> {
         let name = permit.name_for(Action::Set)?;
         let session = self.session(permit)?;
-        session.secrets.set(name, value).await.map_err(|error| denial_of(permit.profile(), error))
+        let store = session.secrets.store();
+        let set = session.secrets.change(name, store.set_with(name, value, attributes)).await;
+        set.map(|_version| ()).map_err(|error| denial_of(permit.profile(), error))
     }
 
     /// Removes the secret that the permit names.
@@ -270,6 +289,39 @@ impl Vaults {
         let name = permit.name_for(Action::Delete)?;
         let session = self.session(permit)?;
         session.secrets.delete(name).await.map_err(|error| denial_of(permit.profile(), error))
+    }
+
+    /// The versions of the secret that the permit names.
+    pub(crate) async fn history(&self, permit: &Permit) -> Result<Vec<VersionEntry>, SecretsDenial> {
+        let name = permit.name_for(Action::History)?;
+        let session = self.session(permit)?;
+        let versions = session.secrets.store().history(name).await;
+        versions.map_err(|error| denial_of(permit.profile(), error))
+    }
+
+    /// Makes an old version the latest, or takes back a removal.
+    pub(crate) async fn restore(&self, permit: &Permit, version: Option<u64>) -> Result<u64, SecretsDenial> {
+        let name = permit.name_for(Action::Restore)?;
+        let session = self.session(permit)?;
+        let restored = session.secrets.change(name, session.secrets.store().restore(name, version)).await;
+        restored.map_err(|error| denial_of(permit.profile(), error))
+    }
+
+    /// Deletes old versions for good.
+    pub(crate) async fn purge(&self, permit: &Permit) -> Result<u64, SecretsDenial> {
+        let name = permit.name_for(Action::Purge)?;
+        let session = self.session(permit)?;
+        let purged = session.secrets.change(name, session.secrets.store().purge(name)).await;
+        purged.map_err(|error| denial_of(permit.profile(), error))
+    }
+
+    /// Gives the first secret that the permit names the second name.
+    pub(crate) async fn rename(&self, permit: &Permit) -> Result<(), SecretsDenial> {
+        let [from, to] = permit.names_for(Action::Move)? else { return Err(SecretsDenial::Forbidden) };
+        let session = self.session(permit)?;
+        let renaming = session.secrets.change(to, session.secrets.store().rename(from, to));
+        let renamed = session.secrets.change(from, renaming).await;
+        renamed.map_err(|error| denial_of(permit.profile(), error))
     }
 
     /// A page of the names that match.
@@ -318,6 +370,14 @@ impl Unlocked {
 fn denial_of(profile: &ProfileName, error: StoreError) -> SecretsDenial {
     match error {
         StoreError::NotFound(name) => SecretsDenial::NoSuchSecret(name.into()),
+        StoreError::NoSuchVersion { name, version } => {
+            SecretsDenial::NoSuchVersion { name: name.into(), version }
+        }
+        StoreError::Expired { name, since_unix_ms } => {
+            SecretsDenial::Expired { name: name.into(), since_unix_ms }
+        }
+        StoreError::NotRemoved(name) => SecretsDenial::NotRemoved(name.into()),
+        StoreError::Exists { name, removed } => SecretsDenial::SecretExists { name: name.into(), removed },
         StoreError::Damaged(_) | StoreError::WrongKey => SecretsDenial::Damaged(error.to_string()),
         StoreError::TooLarge { limit } => {
             SecretsDenial::BatchTooLarge { limit: u64::try_from(limit).unwrap_or(u64::MAX) }
@@ -443,12 +503,19 @@ mod tests {
         let world = World::with_vault().await;
         let vaults = &world.daemon.vaults;
         let to_read = permit(vaults, Action::Get);
-        let set = vaults.set(&to_read, SecureBytes::zeroed(1)).await;
+        let set = vaults.set(&to_read, SecureBytes::zeroed(1), Attributes::default()).await;
         assert_eq!(set, Err(SecretsDenial::Forbidden));
         assert_eq!(vaults.delete(&to_read).await, Err(SecretsDenial::Forbidden));
         assert!(vaults.list(&to_read, None, None).await.is_err());
         assert!(vaults.names(&to_read).await.is_err());
         assert!(vaults.get_batch(&to_read, 9).await.is_err());
-        assert!(matches!(vaults.get(&permit(vaults, Action::List)).await, Err(SecretsDenial::Forbidden)));
+        assert!(vaults.history(&to_read).await.is_err());
+        assert!(vaults.restore(&to_read, None).await.is_err());
+        assert!(vaults.purge(&to_read).await.is_err());
+        assert!(vaults.rename(&to_read).await.is_err());
+        assert!(matches!(
+            vaults.get(&permit(vaults, Action::List), None).await,
+            Err(SecretsDenial::Forbidden)
+        ));
     }
 }

@@ -141,7 +141,16 @@ impl System {
         call(&mut client, &Init { profile: profile.clone(), password });
         for (name, value) in &vault.secrets {
             let value = WireSecret::new(value.clone());
-            call(&mut client, &Set { profile: profile.clone(), name: name.clone(), value });
+            call(
+                &mut client,
+                &Set {
+                    profile: profile.clone(),
+                    name: name.clone(),
+                    value,
+                    expires_unix_ms: None,
+                    note: None,
+                },
+            );
         }
         if vault.locked {
             call(&mut client, &Lock { profile: Some(profile) });

@@ -33,7 +33,7 @@ fn profile() -> ProfileName {
 }
 
 fn get() -> SecretsRequest {
-    SecretsRequest::Get(Get { profile: profile(), name: "api-key".to_owned() })
+    SecretsRequest::Get(Get { profile: profile(), name: "api-key".to_owned(), version: None })
 }
 
 fn patient() -> CallOptions {
@@ -300,7 +300,8 @@ fn many_clients_at_once_get_their_own_answers() {
                 let mut client = system.client();
                 for _ in 0..50 {
                     let name = format!("key-{number}");
-                    let value = client.call(&Get { profile: profile(), name }, patient()).unwrap();
+                    let value =
+                        client.call(&Get { profile: profile(), name, version: None }, patient()).unwrap();
                     assert_eq!(value.expose(), format!("value-{number}").as_bytes());
                 }
             });

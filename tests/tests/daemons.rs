@@ -27,7 +27,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(10);
 
 fn get() -> Get {
-    Get { profile: ProfileName::parse("default").unwrap(), name: "api-key".to_owned() }
+    Get { profile: ProfileName::parse("default").unwrap(), name: "api-key".to_owned(), version: None }
 }
 
 /// Reads the secret again and again until told to stop, and counts the reads that worked.

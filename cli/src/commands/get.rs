@@ -21,7 +21,7 @@ struct Value<'a> {
 
 pub(super) fn run(session: &mut Session, name: &str) -> Result<(), Failure> {
     let profile = session.profile()?;
-    let value = session.call(&Get { profile: profile.clone(), name: name.to_owned() })?;
+    let value = session.call(&Get { profile: profile.clone(), name: name.to_owned(), version: None })?;
     if session.output.wants_json() {
         let object = value_object(profile.as_str(), name, value.expose())?;
         return session.output.prepared(&object);

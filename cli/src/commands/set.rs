@@ -36,7 +36,13 @@ pub(super) fn run(session: &mut Session, options: &SetOptions) -> Result<(), Fai
     }
     let bytes = value.len();
     let value = WireSecret::new(std::mem::take(&mut *value));
-    session.call(&Set { profile: profile.clone(), name: options.name.clone(), value })?;
+    session.call(&Set {
+        profile: profile.clone(),
+        name: options.name.clone(),
+        value,
+        expires_unix_ms: None,
+        note: None,
+    })?;
     session.messages.detail(format!("stored '{}' in profile '{profile}'", options.name));
     session.output.object_if_wanted(&Stored { profile: profile.as_str(), name: &options.name, bytes })
 }

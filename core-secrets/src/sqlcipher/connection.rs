@@ -73,6 +73,13 @@ pub(super) fn connect(path: &Path, vault_key: &SecureBytes) -> Result<Connection
     Ok(connection)
 }
 
+/// Moves everything from the write-ahead log into the database and empties the log.
+pub(super) fn empty_log(connection: &Connection) -> Result<(), StoreError> {
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .map_err(failed("empty the write-ahead log"))
+}
+
 /// Refuses to write through a plain SQLite, which would take the key for an unknown setting and ignore it.
 fn require_sqlcipher(connection: &Connection) -> Result<(), StoreError> {
     let version: Option<String> = connection

@@ -49,6 +49,14 @@ pub enum Operation {
     Delete,
     /// Names were listed.
     List,
+    /// The versions of a secret were listed.
+    History,
+    /// An old version was made the latest, or a removal was taken back.
+    Restore,
+    /// Old versions were deleted for good.
+    Purge,
+    /// A secret got another name.
+    Move,
     /// A program was started with secrets.
     Run,
     /// A client did on the bus what no honest client does.

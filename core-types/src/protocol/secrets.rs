@@ -6,6 +6,7 @@ use super::service;
 use crate::factor::AGENT_NONCE_BYTES;
 pub use crate::factor::{FactorKind, FactorLabel, FactorPolicy, UnsupportedKey};
 use crate::name::{NameError, ProfileName, SECRETS, SecretName};
+use crate::note::Note;
 use crate::pattern::Pattern;
 use crate::wire_secret::WireSecret;
 
@@ -214,6 +215,8 @@ pub struct Get {
     pub profile: ProfileName,
     /// Name of the secret, as given by the user.
     pub name: String,
+    /// An older version, by its number; `None` for the latest.
+    pub version: Option<u64>,
 }
 
 /// Which secrets of a profile a batch wants.
@@ -243,7 +246,7 @@ pub struct NamedSecret {
     pub value: WireSecret,
 }
 
-/// Stores a secret, replacing what has the name.
+/// Stores a secret as the next version of what has the name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Set {
     /// The profile.
@@ -252,9 +255,13 @@ pub struct Set {
     pub name: String,
     /// Its value: 0 bytes to 1 MiB, any bytes.
     pub value: WireSecret,
+    /// From when on the value is not given any more, in milliseconds of the Unix epoch.
+    pub expires_unix_ms: Option<u64>,
+    /// What the user notes down beside it, for listings.
+    pub note: Option<Note>,
 }
 
-/// Removes a secret.
+/// Removes a secret. Its versions stay until they are purged, so that it can be restored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Delete {
     /// The profile.
@@ -283,6 +290,14 @@ pub struct SecretEntry {
     pub created_unix_ms: u64,
     /// When it was last set.
     pub updated_unix_ms: u64,
+    /// Number of the version that is read.
+    pub version: u64,
+    /// How many versions are kept, this one among them.
+    pub versions: u64,
+    /// From when on it is not given any more, in milliseconds of the Unix epoch.
+    pub expires_unix_ms: Option<u64>,
+    /// What was noted down.
+    pub note: Option<Note>,
 }
 
 /// A page of a listing.
@@ -292,6 +307,66 @@ pub struct SecretPage {
     pub entries: Vec<SecretEntry>,
     /// Whether there are more after the last of them.
     pub more: bool,
+}
+
+/// Asks for the versions of a secret, the latest first, also of a removed one. Values are neither given nor read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct History {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Name of the secret, as given by the user.
+    pub name: String,
+}
+
+/// A version of a secret: everything but its value. Times are milliseconds of the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionEntry {
+    /// Its number, counted from 1.
+    pub version: u64,
+    /// When it was set.
+    pub set_unix_ms: u64,
+    /// Bytes of its value.
+    pub bytes: u64,
+    /// From when on it is not given any more.
+    pub expires_unix_ms: Option<u64>,
+    /// When the secret was removed whose latest version this was.
+    pub removed_unix_ms: Option<u64>,
+    /// Whether it is the one that is read.
+    pub current: bool,
+    /// What was noted down.
+    pub note: Option<Note>,
+}
+
+/// Makes an old value the next version of a secret; without a version, takes back the removal of a removed secret.
+/// Answered with the number of the version that is read from then on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Restore {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Name of the secret, as given by the user.
+    pub name: String,
+    /// Number of the version whose value comes back.
+    pub version: Option<u64>,
+}
+
+/// Deletes the old versions of a secret for good, or all that is left of a removed one. Answered with how many.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Purge {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Name of the secret, as given by the user.
+    pub name: String,
+}
+
+/// Gives a secret another name, with all its versions.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Move {
+    /// The profile.
+    pub profile: ProfileName,
+    /// The name it has, as given by the user.
+    pub from: String,
+    /// The name it gets, as given by the user.
+    pub to: String,
 }
 
 /// The gates, in their order.
@@ -354,6 +429,33 @@ pub enum SecretsDenial {
     /// There is no such secret.
     #[error("there is no secret '{0}'")]
     NoSuchSecret(String),
+    /// There is no such version of a secret.
+    #[error("there is no version {version} of '{name}'")]
+    NoSuchVersion {
+        /// The secret.
+        name: String,
+        /// Number of the version.
+        version: u64,
+    },
+    /// The value is past its time.
+    #[error("'{name}' has expired")]
+    Expired {
+        /// The secret.
+        name: String,
+        /// Since when, in milliseconds of the Unix epoch.
+        since_unix_ms: u64,
+    },
+    /// The removal of a secret that is not removed was to be undone.
+    #[error("'{0}' is not removed")]
+    NotRemoved(String),
+    /// The name is taken, by a secret or by what is left of a removed one.
+    #[error("there is a secret '{name}' already{}", if *.removed { ", removed but not purged" } else { "" })]
+    SecretExists {
+        /// The name.
+        name: String,
+        /// Whether it is removed.
+        removed: bool,
+    },
     /// A value over the limit.
     #[error("the value has {bytes} bytes, and at most {limit} are allowed")]
     ValueTooLarge {
@@ -454,5 +556,9 @@ service! {
         13 RemoveFactor -> (),
         14 SetPolicy -> (),
         15 CheckRecovery -> bool,
+        20 History -> Vec<VersionEntry>,
+        21 Restore -> u64,
+        22 Purge -> u64,
+        23 Move -> (),
     }
 }

@@ -43,7 +43,11 @@ fn rows(system: &System, pinned: bool) -> Vec<Row> {
             client.call(&call, CallOptions::default()).expect("an echo");
         },
     );
-    let get = Get { profile: ProfileName::parse("default").expect("a name"), name: "api-key".to_owned() };
+    let get = Get {
+        profile: ProfileName::parse("default").expect("a name"),
+        name: "api-key".to_owned(),
+        version: None,
+    };
     let sealed_get = pair(
         ROUND_TRIPS,
         || raw.round_trip(),

@@ -78,7 +78,16 @@ fn durable_set(system: &System) -> Row {
         || {
             number += 1;
             let value = WireSecret::new(vec![b'v'; VALUE_BYTES]);
-            call(&mut client, &Set { profile: profile("default"), name: format!("name-{number}"), value });
+            call(
+                &mut client,
+                &Set {
+                    profile: profile("default"),
+                    name: format!("name-{number}"),
+                    value,
+                    expires_unix_ms: None,
+                    note: None,
+                },
+            );
         },
     );
     Row::times("acknowledged durable `set`", figures, 1.3)
@@ -115,8 +124,8 @@ fn many_secrets() -> Row {
     let (mut few, mut many) = (Scattered(FEW, 1), Scattered(MANY, 1));
     let figures = pair(
         READS,
-        || drop(call(&mut client, &Get { profile: profile("few"), name: few.next_name() })),
-        || drop(call(&mut others, &Get { profile: profile("many"), name: many.next_name() })),
+        || drop(call(&mut client, &Get { profile: profile("few"), name: few.next_name(), version: None })),
+        || drop(call(&mut others, &Get { profile: profile("many"), name: many.next_name(), version: None })),
     );
     Row::times("`get` with 100,000 secrets, against 100 (no cache)", figures, 1.5)
 }

@@ -1,0 +1,191 @@
+//! A write transaction over the rows: the only way any of them is changed.
+
+use core_crypto::SecureBytes;
+use core_crypto::aead::TAG_BYTES;
+use core_types::SecretName;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::connection::failed;
+use super::entries::{open_version, seal};
+use super::schema::{Version, version_columns};
+use super::{Inner, Open};
+use crate::store::{Damage, StoreError};
+
+/// A transaction that has not been committed; dropped, it changes nothing.
+pub(super) struct Change<'a> {
+    inner: &'a Inner,
+    entry_key: &'a SecureBytes,
+    transaction: Transaction<'a>,
+    action: &'static str,
+}
+
+/// What is kept of a version beside its value.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Beside {
+    /// From when on it is not given any more, in milliseconds of the Unix epoch.
+    pub(super) expires_at: Option<i64>,
+    /// What was noted down.
+    pub(super) note: Option<String>,
+}
+
+impl<'a> Change<'a> {
+    /// Begins to write. `action` is what it is for, as a verb with its object.
+    pub(super) fn begin(
+        inner: &'a Inner,
+        open: &'a mut Open,
+        action: &'static str,
+    ) -> Result<Self, StoreError> {
+        let transaction = open
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed(action))?;
+        Ok(Self { inner, entry_key: &open.entry_key, transaction, action })
+    }
+
+    /// The latest version of a name, be it removed or not.
+    pub(super) fn latest(&self, name: &SecretName) -> Result<Option<Version>, StoreError> {
+        latest(&self.transaction, name, self.action)
+    }
+
+    /// The versions of a name, the latest first.
+    pub(super) fn versions(&self, name: &SecretName) -> Result<Vec<Version>, StoreError> {
+        versions(&self.transaction, name, i64::MAX, self.action)
+    }
+
+    /// A version of a name with its opened value.
+    pub(super) fn open(&self, name: &SecretName, number: i64) -> Result<(Version, SecureBytes), StoreError> {
+        open_version(self.inner, &self.transaction, self.entry_key, name, number)
+    }
+
+    /// Adds the version after `before`, the latest; its number. Versions beyond those that are kept go.
+    pub(super) fn add(
+        &mut self,
+        name: &SecretName,
+        before: Option<&Version>,
+        value: &SecureBytes,
+        beside: Beside,
+    ) -> Result<i64, StoreError> {
+        let now = self.inner.now_unix_ms();
+        let number = before
+            .map_or(0, |version| version.number)
+            .checked_add(1)
+            .ok_or(StoreError::Damaged(Damage::Value(name.clone())))?;
+        let Beside { expires_at, note } = beside;
+        let created_at = before.map_or(now, |version| version.created_at);
+        let (tag, sealed_bytes) = ([0; TAG_BYTES], 0);
+        let version = Version {
+            number,
+            created_at,
+            updated_at: now,
+            expires_at,
+            removed_at: None,
+            tag,
+            note,
+            sealed_bytes,
+        };
+        self.insert(name, version, value)?;
+        self.delete_up_to(name, number.saturating_sub(1).saturating_sub(self.inner.old_versions()))?;
+        Ok(number)
+    }
+
+    /// Adds a version with a value, which is sealed for it.
+    pub(super) fn insert(
+        &mut self,
+        name: &SecretName,
+        mut version: Version,
+        value: &SecureBytes,
+    ) -> Result<(), StoreError> {
+        let (sealed, tag) = seal(self.inner, self.entry_key, name, version.number, value)?;
+        version.tag = tag;
+        version.sealed_bytes = i64::try_from(sealed.len()).unwrap_or(i64::MAX);
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO secrets
+                     (name, version, created_at, updated_at, expires_at, removed_at, tag, note, value)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )
+            .and_then(|mut statement| {
+                statement.execute(params![
+                    name.as_str(),
+                    version.number,
+                    version.created_at,
+                    version.updated_at,
+                    version.expires_at,
+                    version.removed_at,
+                    version.tag,
+                    version.note,
+                    sealed,
+                ])
+            })
+            .map_err(failed(self.action))?;
+        Ok(())
+    }
+
+    /// Marks a version as removed, or takes the mark away.
+    pub(super) fn mark(
+        &mut self,
+        name: &SecretName,
+        version: &Version,
+        removed_at: Option<i64>,
+    ) -> Result<(), StoreError> {
+        self.transaction
+            .prepare_cached("UPDATE secrets SET removed_at = ?3 WHERE name = ?1 AND version = ?2")
+            .and_then(|mut statement| statement.execute(params![name.as_str(), version.number, removed_at]))
+            .map_err(failed(self.action))?;
+        Ok(())
+    }
+
+    /// Deletes the versions of a name up to a number, for good; how many there were.
+    pub(super) fn delete_up_to(&mut self, name: &SecretName, last: i64) -> Result<u64, StoreError> {
+        let old = versions(&self.transaction, name, last, self.action)?;
+        for version in &old {
+            self.transaction
+                .prepare_cached("DELETE FROM secrets WHERE name = ?1 AND version = ?2")
+                .and_then(|mut statement| statement.execute(params![name.as_str(), version.number]))
+                .map_err(failed(self.action))?;
+        }
+        Ok(u64::try_from(old.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Makes the changes durable.
+    pub(super) fn commit(self) -> Result<(), StoreError> {
+        self.transaction.commit().map_err(failed(self.action))
+    }
+}
+
+/// The latest version of a name, be it removed or not.
+pub(super) fn latest(
+    connection: &Connection,
+    name: &SecretName,
+    action: &'static str,
+) -> Result<Option<Version>, StoreError> {
+    connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            version_columns!(),
+            " FROM secrets WHERE name = ?1 ORDER BY version DESC LIMIT 1"
+        ))
+        .and_then(|mut statement| {
+            statement.query_row([name.as_str()], |row| Version::from_row(row, 0)).optional()
+        })
+        .map_err(failed(action))
+}
+
+/// The versions of a name up to a number, the latest first.
+pub(super) fn versions(
+    connection: &Connection,
+    name: &SecretName,
+    last: i64,
+    action: &'static str,
+) -> Result<Vec<Version>, StoreError> {
+    connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            version_columns!(),
+            " FROM secrets WHERE name = ?1 AND version <= ?2 ORDER BY version DESC"
+        ))
+        .and_then(|mut statement| {
+            statement.query_map(params![name.as_str(), last], |row| Version::from_row(row, 0))?.collect()
+        })
+        .map_err(failed(action))
+}
