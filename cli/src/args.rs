@@ -10,9 +10,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX};
 use core_types::pattern::Pattern;
 use core_types::protocol::launcher::Mapping;
-use core_types::{ProfileName, SecretName};
+use core_types::{Note, NoteError, ProfileName, SecretName};
+use jiff::Timestamp;
 
 use crate::error::Usage;
+use crate::expiry;
 
 /// Keeps secrets in encrypted vaults and hands them to exactly the program that needs them.
 #[derive(Debug, Parser)]
@@ -89,21 +91,57 @@ pub(crate) enum Command {
     Get {
         /// Name of the secret
         name: String,
+        /// An older version, by its number
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        version: Option<u64>,
     },
     /// List names of secrets, never values
     List {
         /// Only names that match; `*` stands for any characters
         #[arg(value_parser = pattern)]
         pattern: Option<Pattern>,
-        /// Add the times of the first and the last change
+        /// Add times, versions, expiry and notes
         #[arg(long)]
         long: bool,
     },
-    /// Remove secrets
+    /// Remove secrets; they can be restored until they are purged
     Rm {
         /// Names of the secrets
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Give a secret another name
+    Mv {
+        /// The name it has
+        #[arg(value_name = "OLD")]
+        from: String,
+        /// The name it gets
+        #[arg(value_name = "NEW")]
+        to: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// List the versions of a secret, also of a removed one
+    History {
+        /// Name of the secret
+        name: String,
+    },
+    /// Bring back a removed secret, or an old version as a new one
+    Restore {
+        /// Name of the secret
+        name: String,
+        /// Number of the version to bring back
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        version: Option<u64>,
+    },
+    /// Delete the old versions of a secret for good, or all that is left of a removed one
+    Purge {
+        /// Name of the secret
+        name: String,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
@@ -168,6 +206,12 @@ pub(crate) struct SetOptions {
     /// Remove one line feed from the end of the value
     #[arg(long)]
     pub(crate) trim: bool,
+    /// Give the value no more after this time: `30d`, `12h`, or a date or time such as `2030-12-31` (in UTC)
+    #[arg(long, value_name = "WHEN", value_parser = expiry::parse)]
+    pub(crate) expires: Option<Timestamp>,
+    /// Note this down beside it, for listings; it is no secret
+    #[arg(long, value_name = "TEXT", value_parser = note)]
+    pub(crate) note: Option<Note>,
 }
 
 /// Options of `pds run`.
@@ -259,6 +303,10 @@ fn pattern(text: &str) -> Result<Pattern, core_types::NameError> {
     Pattern::parse(text)
 }
 
+fn note(text: &str) -> Result<Note, NoteError> {
+    Note::parse(text)
+}
+
 fn mapping(text: &str) -> Result<Mapping, ValueError> {
     let (variable, name) = text.split_once('=').ok_or(ValueError::NoEquals)?;
     Ok(Mapping { variable: variable.to_owned(), name: SecretName::parse(name)? })
@@ -326,6 +374,13 @@ mod tests {
             );
         }
         assert_eq!(refused(&["audit", "tail", "-n", "1001"]), ErrorKind::ValueValidation);
+        for option in ["--expires=2001-01-01", "--expires=soon", "--note=", "--note=a\nb"] {
+            assert_eq!(refused(&["set", "a", option]), ErrorKind::ValueValidation, "{option}");
+        }
+        for number in ["0", "-1", "x"] {
+            let version = format!("--version={number}");
+            assert_eq!(refused(&["get", "a", &version]), ErrorKind::ValueValidation, "{number}");
+        }
         assert_eq!(refused(&["list", "a b"]), ErrorKind::ValueValidation);
         assert_eq!(refused(&["unlock", "--password-fd", "-1"]), ErrorKind::UnknownArgument);
         assert_eq!(

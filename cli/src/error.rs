@@ -19,7 +19,7 @@ use core_types::{NameError, ProfileName};
 use crate::args::{AuditCommand, Command, DaemonCommand, ProfileCommand};
 use crate::commands::run::RunError;
 use crate::input::InputError;
-use crate::output::{Messages, shown};
+use crate::output::{Messages, shown, time};
 use crate::prompt::PromptError;
 use crate::start::StartError;
 use crate::stop::StopError;
@@ -332,13 +332,12 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
         SecretsDenial::NoSuchVersion { name, .. } => {
             format!("`pds history{} {}` shows the versions", option(profile), shown(name))
         }
-        SecretsDenial::Expired { name, .. } => {
-            format!(
-                "get a new value and store it with `pds set{} {}`; --expires gives it a new time",
-                option(profile),
-                shown(name)
-            )
-        }
+        SecretsDenial::Expired { name, since_unix_ms } => format!(
+            "it expired at {}; get a new value and store it with `pds set{} {}`, with --expires if it expires too",
+            time(*since_unix_ms),
+            option(profile),
+            shown(name)
+        ),
         SecretsDenial::NotRemoved(name) => format!(
             "choose an older version with --version; `pds history{} {}` shows them",
             option(profile),
@@ -429,9 +428,13 @@ fn what_failed(command: &Command) -> String {
         Command::Lock => "cannot lock".to_owned(),
         Command::Status => "cannot show the whole status".to_owned(),
         Command::Set(options) => format!("cannot store '{}'", shown(&options.name)),
-        Command::Get { name } => format!("cannot read '{}'", shown(name)),
+        Command::Get { name, .. } => format!("cannot read '{}'", shown(name)),
         Command::List { .. } => "cannot list the secrets".to_owned(),
         Command::Rm { .. } => "cannot remove".to_owned(),
+        Command::Mv { from, .. } => format!("cannot move '{}'", shown(from)),
+        Command::History { name } => format!("cannot show the versions of '{}'", shown(name)),
+        Command::Restore { name, .. } => format!("cannot restore '{}'", shown(name)),
+        Command::Purge { name, .. } => format!("cannot purge '{}'", shown(name)),
         Command::Run(options) => {
             let program = options.command.first().map(|program| program.to_string_lossy());
             format!("cannot run '{}'", shown(&program.unwrap_or_default()))
@@ -750,7 +753,7 @@ mod tests {
 
     #[test]
     fn names_in_messages_cannot_steer_the_terminal() {
-        let command = Command::Get { name: "a\x1b]0;x\x07".to_owned() };
+        let command = Command::Get { name: "a\x1b]0;x\x07".to_owned(), version: None };
         assert_eq!(what_failed(&command), "cannot read 'a\\u{1b}]0;x\\u{7}'");
     }
 }

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod error;
+mod expiry;
 mod input;
 mod output;
 mod prompt;

@@ -19,9 +19,9 @@ struct Value<'a> {
     value_base64: Option<&'a str>,
 }
 
-pub(super) fn run(session: &mut Session, name: &str) -> Result<(), Failure> {
+pub(super) fn run(session: &mut Session, name: &str, version: Option<u64>) -> Result<(), Failure> {
     let profile = session.profile()?;
-    let value = session.call(&Get { profile: profile.clone(), name: name.to_owned(), version: None })?;
+    let value = session.call(&Get { profile: profile.clone(), name: name.to_owned(), version })?;
     if session.output.wants_json() {
         let object = value_object(profile.as_str(), name, value.expose())?;
         return session.output.prepared(&object);

@@ -5,7 +5,7 @@ use core_types::protocol::secrets::{List, SecretEntry, SecretPage};
 use serde::Serialize;
 
 use crate::error::Failure;
-use crate::output::time;
+use crate::output::{shown, time};
 use crate::session::Session;
 
 /// `pds list --json`, with or without `--long`.
@@ -15,12 +15,16 @@ struct Listing<'a> {
     secrets: Vec<Listed>,
 }
 
-/// One secret of it; times are RFC 3339 in UTC.
+/// One secret of it; times are RFC 3339 in UTC. `version` is the one that is read, `versions` how many are kept.
 #[derive(Serialize)]
 struct Listed {
     name: String,
     created_at: String,
     updated_at: String,
+    version: u64,
+    versions: u64,
+    expires_at: Option<String>,
+    note: Option<String>,
 }
 
 impl From<SecretEntry> for Listed {
@@ -29,6 +33,10 @@ impl From<SecretEntry> for Listed {
             name: entry.name.into(),
             created_at: time(entry.created_unix_ms),
             updated_at: time(entry.updated_unix_ms),
+            version: entry.version,
+            versions: entry.versions,
+            expires_at: entry.expires_unix_ms.map(time),
+            note: entry.note.map(String::from),
         }
     }
 }
@@ -57,10 +65,64 @@ pub(super) fn run(session: &mut Session, pattern: Option<&Pattern>, long: bool) 
 }
 
 fn write_line(session: &mut Session, secret: &Listed, long: bool) -> Result<(), Failure> {
-    let Listed { name, created_at, updated_at } = secret;
-    if long {
-        session.output.line(format_args!("{created_at}  {updated_at}  {name}"))
-    } else {
-        session.output.line(name)
+    if long { session.output.line(secret.line()) } else { session.output.line(&secret.name) }
+}
+
+impl Listed {
+    /// The secret on one line: both times, the version and how many are kept, the expiry, name and note.
+    fn line(&self) -> String {
+        let versions = format!("{}/{}", self.version, self.versions);
+        let expires_at = self.expires_at.as_deref().unwrap_or("-");
+        let mut line = format!(
+            "{}  {}  {versions:>7}  {expires_at:<20}  {}",
+            self.created_at, self.updated_at, self.name
+        );
+        if let Some(note) = &self.note {
+            line.push_str("  ");
+            line.push_str(&shown(note));
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core_types::{Note, SecretName};
+
+    use super::*;
+
+    fn listed(expires_unix_ms: Option<u64>, note: Option<&str>) -> Listed {
+        Listed::from(SecretEntry {
+            name: SecretName::parse("a/b").unwrap(),
+            created_unix_ms: 0,
+            updated_unix_ms: 1_000,
+            version: 12,
+            versions: 11,
+            expires_unix_ms,
+            note: note.map(|note| Note::parse(note).unwrap()),
+        })
+    }
+
+    #[test]
+    fn a_long_line_has_everything_in_its_place() {
+        assert_eq!(
+            listed(None, None).line(),
+            "1970-01-01T00:00:00Z  1970-01-01T00:00:01Z    12/11  -                     a/b"
+        );
+        assert_eq!(
+            listed(Some(2_000), Some("of ACME \u{202e}")).line(),
+            "1970-01-01T00:00:00Z  1970-01-01T00:00:01Z    12/11  1970-01-01T00:00:02Z  a/b  of ACME \\u{202e}"
+        );
+    }
+
+    #[test]
+    fn the_object_has_the_same_keys_whatever_is_set() {
+        assert_eq!(
+            serde_json::to_string(&listed(None, Some("n"))).unwrap(),
+            concat!(
+                r#"{"name":"a/b","created_at":"1970-01-01T00:00:00Z","updated_at":"1970-01-01T00:00:01Z","#,
+                r#""version":12,"versions":11,"expires_at":null,"note":"n"}"#
+            )
+        );
     }
 }

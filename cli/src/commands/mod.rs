@@ -3,10 +3,12 @@
 mod audit;
 mod daemon;
 mod get;
+mod history;
 mod init;
 mod list;
 mod lock;
 mod logs;
+mod mv;
 mod passwd;
 mod profile;
 mod rm;
@@ -53,9 +55,13 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Lock => lock::run(session),
         Command::Status => status::run(session),
         Command::Set(options) => set::run(session, options),
-        Command::Get { name } => get::run(session, name),
+        Command::Get { name, version } => get::run(session, name, *version),
         Command::List { pattern, long } => list::run(session, pattern.as_ref(), *long),
         Command::Rm { names, yes } => rm::run(session, names, *yes),
+        Command::Mv { from, to, yes } => mv::run(session, from, to, *yes),
+        Command::History { name } => history::list(session, name),
+        Command::Restore { name, version } => history::restore(session, name, *version),
+        Command::Purge { name, yes } => history::purge(session, name, *yes),
         Command::Run(options) => return launch(session, options),
         Command::Passwd { old, new } => passwd::run(session, old, new),
         Command::Profile(ProfileCommand::List) => profile::list(session),

@@ -39,7 +39,9 @@ pub(super) fn run(session: &mut Session, names: &[String], yes: bool) -> Result<
         }
     }
     for name in &removed {
-        session.messages.detail(format!("removed '{name}' from profile '{profile}'"));
+        session.messages.note(format!(
+            "removed '{name}' from profile '{profile}'; `pds restore -p {profile} {name}` brings it back"
+        ));
     }
     session.output.object_if_wanted(&Removed { profile: profile.as_str(), removed })?;
     first_failure.map_or(Ok(()), |exit| Err(Failure::Reported(exit)))

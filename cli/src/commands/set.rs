@@ -10,15 +10,17 @@ use serde::Serialize;
 use crate::args::SetOptions;
 use crate::error::Failure;
 use crate::input::{InputError, Source, remove_line_feed};
+use crate::output::time;
 use crate::prompt::{PromptError, Terminal, Typed};
 use crate::session::Session;
 
-/// `pds set --json`.
+/// `pds set --json`; the time is RFC 3339 in UTC.
 #[derive(Serialize)]
 struct Stored<'a> {
     profile: &'a str,
     name: &'a str,
     bytes: usize,
+    expires_at: Option<String>,
 }
 
 pub(super) fn run(session: &mut Session, options: &SetOptions) -> Result<(), Failure> {
@@ -35,16 +37,23 @@ pub(super) fn run(session: &mut Session, options: &SetOptions) -> Result<(), Fai
         return Err(InputError::TooLarge { limit: VALUE_BYTES_MAX }.into());
     }
     let bytes = value.len();
+    // Parsed as a time to come, so it is after 1970.
+    let expires_unix_ms = options.expires.and_then(|time| u64::try_from(time.as_millisecond()).ok());
     let value = WireSecret::new(std::mem::take(&mut *value));
     session.call(&Set {
         profile: profile.clone(),
         name: options.name.clone(),
         value,
-        expires_unix_ms: None,
-        note: None,
+        expires_unix_ms,
+        note: options.note.clone(),
     })?;
     session.messages.detail(format!("stored '{}' in profile '{profile}'", options.name));
-    session.output.object_if_wanted(&Stored { profile: profile.as_str(), name: &options.name, bytes })
+    session.output.object_if_wanted(&Stored {
+        profile: profile.as_str(),
+        name: &options.name,
+        bytes,
+        expires_at: expires_unix_ms.map(time),
+    })
 }
 
 /// The file of `--file`; else standard input, or a hidden prompt when that is a terminal.

@@ -1,0 +1,76 @@
+//! When a value shall expire, as it is typed: a time from now, or a date or time of the calendar.
+
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
+
+/// Why a text is no time to expire at; the text itself is not repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ExpiryError {
+    /// Neither a time from now nor one of the calendar.
+    #[error("it is neither a time from now (30d, 12h) nor a date or time (2030-12-31, 2030-12-31T18:00:00Z)")]
+    NotATime,
+    /// A time that is over, or as good as.
+    #[error("that time is past")]
+    Past,
+}
+
+/// Reads a time to expire at. A day has 24 hours, and a date without a time zone is one in UTC.
+pub(crate) fn parse(text: &str) -> Result<Timestamp, ExpiryError> {
+    parse_at(text, Timestamp::now())
+}
+
+fn parse_at(text: &str, now: Timestamp) -> Result<Timestamp, ExpiryError> {
+    let time = calendar_time(text).or_else(|| time_from_now(text, now)).ok_or(ExpiryError::NotATime)?;
+    if time > now { Ok(time) } else { Err(ExpiryError::Past) }
+}
+
+/// A time of the calendar: RFC 3339, or a date, or a date and a time, in UTC.
+fn calendar_time(text: &str) -> Option<Timestamp> {
+    let in_utc = |time: DateTime| TimeZone::UTC.to_timestamp(time).ok();
+    text.parse().ok().or_else(|| text.parse().ok().and_then(in_utc))
+}
+
+/// A time from now, such as `30d`, `1y 6mo` or `P30D`.
+fn time_from_now(text: &str, now: Timestamp) -> Option<Timestamp> {
+    let span: Span = text.parse().ok()?;
+    now.to_zoned(TimeZone::UTC).checked_add(span).ok().map(|time| time.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2025-11-22T10:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn times_from_now_and_of_the_calendar_are_understood() {
+        for (text, expected) in [
+            ("30d", "2025-12-22T10:00:00Z"),
+            ("12h", "2025-11-22T22:00:00Z"),
+            ("90m", "2025-11-22T11:30:00Z"),
+            ("1y 6mo", "2027-05-22T10:00:00Z"),
+            ("2 weeks", "2025-12-06T10:00:00Z"),
+            ("P1D", "2025-11-23T10:00:00Z"),
+            ("2026-12-31", "2026-12-31T00:00:00Z"),
+            ("2026-12-31T18:30", "2026-12-31T18:30:00Z"),
+            ("2026-12-31 18:30:00", "2026-12-31T18:30:00Z"),
+            ("2026-12-31T18:30:00Z", "2026-12-31T18:30:00Z"),
+            ("2026-12-31T18:30:00+02:00", "2026-12-31T16:30:00Z"),
+        ] {
+            assert_eq!(parse_at(text, now()).map(|time| time.to_string()), Ok(expected.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_or_is_past_is_told_apart() {
+        for text in ["", "x", "30", "d", "2026-13-01", "2026-02-30", "31.12.2026", "99999999999y"] {
+            assert_eq!(parse_at(text, now()), Err(ExpiryError::NotATime), "{text}");
+        }
+        for text in ["2025-11-22", "2001-01-01", "2025-11-22T10:00:00Z", "-1d", "1h ago", "0s"] {
+            assert_eq!(parse_at(text, now()), Err(ExpiryError::Past), "{text}");
+        }
+    }
+}
