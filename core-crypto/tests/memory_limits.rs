@@ -5,9 +5,10 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use core_crypto::SecureBytes;
-use core_crypto::memory::{Protection, WARNING, protection, set_warning};
+use core_crypto::memory::{Protection, WARNING, WARNING_LOCKED_ONLY, bytes_in_use, protection, set_warning};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 const CHILD: &str = "PDS_TEST_CHILD";
 
@@ -112,5 +113,73 @@ fn what_was_freed_can_be_locked_again() {
             assert_intact(&secrets(200, 4_000), 4_000);
         }
         assert_ne!(protection(), Protection::Plain);
+    });
+}
+
+/// Takes memfd_secret(2) away from this thread, as a kernel without it and most containers do.
+fn forbid_secret_memory() {
+    let answer = SeccompAction::Errno(u32::try_from(rustix::io::Errno::NOSYS.raw_os_error()).unwrap());
+    let rules = [(libc::SYS_memfd_secret, Vec::new())].into_iter().collect();
+    let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, arch).unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+#[test]
+fn without_secret_memory_secrets_are_locked_and_the_user_is_told_once() {
+    alone("without_secret_memory_secrets_are_locked_and_the_user_is_told_once", || {
+        limit_locked_memory(8 << 20);
+        forbid_secret_memory();
+        set_warning(note);
+        let kept = secrets(5_000, 1_024);
+        assert_intact(&kept, 1_024);
+        assert_eq!(protection(), Protection::Locked);
+        assert_eq!(*WARNINGS.lock().unwrap(), [WARNING_LOCKED_ONLY]);
+    });
+}
+
+#[test]
+fn each_step_down_is_told_once() {
+    alone("each_step_down_is_told_once", || {
+        set_warning(note);
+        let first = secrets(8, 1_000);
+        assert_eq!(protection(), Protection::SecretMemory);
+        forbid_secret_memory();
+        limit_locked_memory(2 << 20);
+        let more = secrets(600, 1_000);
+        assert_eq!(protection(), Protection::Locked);
+        let rest = secrets(5_000, 1_000);
+        assert_eq!(protection(), Protection::Plain);
+        [&first, &more, &rest].into_iter().for_each(|secrets| assert_intact(secrets, 1_000));
+        assert_eq!(*WARNINGS.lock().unwrap(), [WARNING_LOCKED_ONLY, WARNING]);
+    });
+}
+
+#[test]
+fn a_tight_address_space_is_survived() {
+    alone("a_tight_address_space_is_survived", || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        let size: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
+        // Room on the heap, so that what does not fit into a mapping of its own has somewhere to go.
+        drop(std::hint::black_box(vec![1_u8; 100 << 10]));
+        let limit = Some((size << 10) + (512 << 10));
+        setrlimit(Resource::As, Rlimit { current: limit, maximum: limit }).unwrap();
+        let kept = secrets(600, 1_000);
+        assert_intact(&kept, 1_000);
+    });
+}
+
+#[test]
+fn the_bytes_in_use_are_those_of_living_secrets() {
+    alone("the_bytes_in_use_are_those_of_living_secrets", || {
+        assert_eq!(bytes_in_use(), 0);
+        let kept = secrets(10, 1_000);
+        let copy = kept[0].clone();
+        assert_eq!(bytes_in_use(), 11_000);
+        drop(kept);
+        assert_eq!(bytes_in_use(), 1_000);
+        drop(copy);
+        assert_eq!(bytes_in_use(), 0);
     });
 }

@@ -5,11 +5,13 @@
 //! instance lock, read the configuration, log, and only then build the runtime, connect, and say "ready".
 
 mod audit;
+mod limits;
 mod logging;
 pub mod process;
 mod serve;
 pub mod signals;
 
 pub use audit::{AuditQueue, QueueFull};
+pub use limits::LimitTooLow;
 pub use process::{Process, StartError};
 pub use serve::{Answer, Caller, Context, Daemon, Serve, answer, run};

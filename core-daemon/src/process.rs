@@ -9,6 +9,7 @@ use core_types::limits::CONFIG_BYTES_MAX;
 use core_types::paths::{Paths, PathsError};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
+use crate::limits::{self, LimitTooLow};
 use crate::logging;
 
 /// Exit code of a daemon that finds another instance of itself running (`EX_TEMPFAIL`, sysexits.h).
@@ -51,6 +52,9 @@ pub enum StartError {
     /// The bus client could not be made.
     #[error(transparent)]
     Bus(#[from] core_ipc::ConnectError),
+    /// A limit leaves too little to work with.
+    #[error(transparent)]
+    Limit(#[from] LimitTooLow),
     /// What only this daemon needs is missing.
     #[error("{0}")]
     Service(String),
@@ -86,6 +90,7 @@ impl Process {
         harden(keep_core_limit)?;
         logging::start(name);
         core_crypto::memory::set_warning(|warning| tracing::warn!("{warning}"));
+        limits::prepare()?;
         let paths = Paths::from_environment()?;
         private_fs::ensure_private_dir(paths.runtime())?;
         private_fs::ensure_private_dir(&paths.public_keys())?;

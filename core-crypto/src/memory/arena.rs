@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use zeroize::Zeroize;
 
 use super::mapping::Mapping;
-use super::{Protection, note_handed_out};
+use super::{Protection, note_given_back, note_handed_out};
 
 /// Sizes of the mappings that small blocks share, largest first: when a limit leaves no room for the first,
 /// a smaller one may still fit.
@@ -144,7 +144,7 @@ impl Block {
             Some(Place { chunk, data, level }) => (Home::Arena { chunk, data }, level),
             None => (Home::Heap(vec![0; len].into_boxed_slice()), Protection::Plain),
         };
-        note_handed_out(level);
+        note_handed_out(level, len);
         Self { home, len }
     }
 
@@ -176,6 +176,7 @@ impl Drop for Block {
             }
             Home::Heap(bytes) => bytes.zeroize(),
         }
+        note_given_back(self.len);
     }
 }
 
@@ -302,6 +303,47 @@ mod tests {
                 }
             }
         });
+    }
+
+    /// Ends the calling process at once, with nothing of Rust's or the C library's in between.
+    fn leave(code: i32) -> ! {
+        // SAFETY: `_exit` touches no memory of ours and does not return.
+        unsafe { libc::_exit(code) }
+    }
+
+    /// How a forked child ends that does `work`, which may make system calls and touch memory, and nothing else.
+    fn forked(work: impl FnOnce()) -> std::process::ExitStatus {
+        // SAFETY: the child is a copy with this one thread; it allocates nothing, takes no lock, and leaves by `_exit`.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "{}", std::io::Error::last_os_error());
+        if child == 0 {
+            work();
+            leave(0);
+        }
+        let mut status = 0;
+        // SAFETY: the child is ours and is waited for once; the status is a place of ours.
+        let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!(waited, child);
+        std::process::ExitStatus::from_raw(status)
+    }
+
+    #[test]
+    fn a_forked_child_has_no_secret_and_cannot_change_the_parents() {
+        for level in levels() {
+            let mapping = Mapping::new(level, 4096).unwrap();
+            let bytes = mapping.start().as_ptr();
+            // SAFETY: the mapping has that many bytes of its own.
+            unsafe { bytes.write_bytes(0xa5, mapping.len()) };
+            // SAFETY: none in the child; that the byte is not there is what the test wants to see.
+            let reading = forked(|| leave(i32::from(unsafe { bytes.read_volatile() } == 0xa5)));
+            assert_eq!(reading.signal(), Some(libc::SIGSEGV), "{level:?}: {reading}");
+            // SAFETY: as above.
+            let wiping = forked(|| unsafe { bytes.write_bytes(0, 4096) });
+            assert_eq!(wiping.signal(), Some(libc::SIGSEGV), "{level:?}: {wiping}");
+            // SAFETY: the mapping has that many bytes of its own, which nobody changes meanwhile.
+            let left = unsafe { std::slice::from_raw_parts(bytes, mapping.len()) };
+            assert!(left.iter().all(|byte| *byte == 0xa5), "{level:?}");
+        }
     }
 
     const OVERRUN: &str = "PDS_TEST_OVERRUN";
