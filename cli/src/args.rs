@@ -85,6 +85,8 @@ pub(crate) enum Command {
     Lock,
     /// Show profiles, their lock state, and the daemons
     Status,
+    /// Check the machine and the installation, and say what to do
+    Doctor,
     /// Store a secret: standard input byte for byte, or what is typed at a hidden prompt
     Set(SetOptions),
     /// Write the value of a secret to standard output

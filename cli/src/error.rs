@@ -427,6 +427,7 @@ fn what_failed(command: &Command) -> String {
         Command::Unlock(_) => "cannot unlock".to_owned(),
         Command::Lock => "cannot lock".to_owned(),
         Command::Status => "cannot show the whole status".to_owned(),
+        Command::Doctor => "cannot say what is wrong".to_owned(),
         Command::Set(options) => format!("cannot store '{}'", shown(&options.name)),
         Command::Get { name, .. } => format!("cannot read '{}'", shown(name)),
         Command::List { .. } => "cannot list the secrets".to_owned(),

@@ -18,6 +18,7 @@ use core_types::protocol::secrets::{
     NewFactor, Profiles, Purge, RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection, Set,
     SetPolicy, Unlock, UnsupportedKey, VersionEntry,
 };
+use core_types::protocol::secrets::{MemoryProtection, Protection, ProtectionLevel};
 use core_types::protocol::{Topic, encode};
 use core_types::{NameError, ProfileName, SecretName, WireSecret};
 use serde::Serialize;
@@ -225,6 +226,19 @@ fn secrets() -> Vec<String> {
     requests.chain(denials).chain([line("secrets.version-entry", &version)]).collect()
 }
 
+fn protection() -> Vec<String> {
+    let reply = MemoryProtection {
+        level: ProtectionLevel::Locked,
+        bytes_in_use: 300,
+        lock_limit_bytes: Some(8 << 20),
+        swap: Some(true),
+    };
+    vec![
+        line("secrets.protection", &SecretsRequest::from(Protection {})),
+        line("reply.memory-protection", &reply),
+    ]
+}
+
 fn profile_service() -> Vec<String> {
     let entry = SecretOperationAudit {
         unix_ms: 1,
@@ -270,6 +284,6 @@ fn launcher() -> Vec<String> {
 
 #[test]
 fn the_bytes_of_every_message_are_as_they_were() {
-    let now = [headers(), bus(), secrets(), profile_service(), launcher()].concat().join("\n");
+    let now = [headers(), bus(), secrets(), profile_service(), launcher(), protection()].concat().join("\n");
     assert_eq!(now, GOLDEN.trim_end(), "a message changed: add a call instead of changing one\n{now}");
 }

@@ -26,6 +26,7 @@ pub(crate) enum Action {
     Restore,
     Purge,
     Move,
+    Protection,
 }
 
 impl Action {
@@ -48,7 +49,7 @@ impl Action {
             Self::Restore => Some(Operation::Restore),
             Self::Purge => Some(Operation::Purge),
             Self::Move => Some(Operation::Move),
-            Self::Profiles | Self::Factors => None,
+            Self::Profiles | Self::Factors | Self::Protection => None,
         }
     }
 }
@@ -168,6 +169,7 @@ pub(crate) mod tests {
             Restore,
             Purge,
             Move,
+            Protection,
         ];
         let table: [(Option<&str>, &[Action]); 7] = [
             (None, &all),

@@ -9,6 +9,7 @@ mod history;
 mod neighbours;
 mod operations;
 mod proofs;
+mod protection;
 mod rate_limit;
 mod record;
 mod selection;

@@ -94,6 +94,7 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Restore(call) => answer(&call, self.restore(&call, sender).await),
             SecretsRequest::Purge(call) => answer(&call, self.purge(&call, sender).await),
             SecretsRequest::Move(call) => answer(&call, self.rename(&call, sender).await),
+            SecretsRequest::Protection(call) => answer(&call, self.protection(sender)),
         }
     }
 

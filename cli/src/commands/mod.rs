@@ -2,6 +2,7 @@
 
 mod audit;
 mod daemon;
+mod doctor;
 mod get;
 mod history;
 mod init;
@@ -54,6 +55,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Unlock(options) => unlock::run(session, options),
         Command::Lock => lock::run(session),
         Command::Status => status::run(session),
+        Command::Doctor => doctor::run(session),
         Command::Set(options) => set::run(session, options),
         Command::Get { name, version } => get::run(session, name, *version),
         Command::List { pattern, long } => list::run(session, pattern.as_ref(), *long),

@@ -1,11 +1,12 @@
-//! `pds status`: profiles with their lock state and factors, daemons with versions and pids, the audit log.
+//! `pds status`: profiles with their lock state and factors, daemons with versions and pids, the audit log, and how
+//! well secrets are protected in memory.
 
 use std::time::Instant;
 
 use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 use core_types::protocol::bus::{Peer, Peers};
 use core_types::protocol::profile::{AuditState, AuditStatus};
-use core_types::protocol::secrets::Profiles;
+use core_types::protocol::secrets::{MemoryProtection, Profiles, Protection, ProtectionLevel};
 use serde::Serialize;
 
 use super::profile::Shown;
@@ -22,6 +23,7 @@ struct Status {
     profiles: Option<Vec<Shown>>,
     daemons: Vec<Daemon>,
     audit: Option<Audit>,
+    memory: Option<Memory>,
 }
 
 /// A daemon in `--json`; `version` and `pid` are `null` where they are unknown.
@@ -46,17 +48,68 @@ impl From<AuditState> for Audit {
     }
 }
 
+/// The memory of secrets in `--json`; `level` is `secret`, `locked` or `plain`, `lock_limit_bytes` is `null` without
+/// a limit, and `swap` where it is unknown.
+#[derive(Serialize)]
+struct Memory {
+    level: &'static str,
+    bytes_in_use: u64,
+    lock_limit_bytes: Option<u64>,
+    swap: Option<bool>,
+}
+
+impl From<MemoryProtection> for Memory {
+    fn from(memory: MemoryProtection) -> Self {
+        let level = match memory.level {
+            ProtectionLevel::Secret => "secret",
+            ProtectionLevel::Locked => "locked",
+            ProtectionLevel::Plain => "plain",
+        };
+        let MemoryProtection { bytes_in_use, lock_limit_bytes, swap, .. } = memory;
+        Self { level, bytes_in_use, lock_limit_bytes, swap }
+    }
+}
+
+impl Memory {
+    fn line(&self) -> String {
+        let level = match self.level {
+            "secret" => "secret (memfd_secret: kept out of swap, unreadable from outside)",
+            "locked" => "locked (kept out of swap)",
+            _ => "plain (secrets may be swapped to disk; see `pds doctor`)",
+        };
+        let limit = self.lock_limit_bytes.map_or_else(|| "none".to_owned(), mebibytes);
+        let swap = match self.swap {
+            Some(true) => "in use",
+            Some(false) => "none",
+            None => "unknown",
+        };
+        format!("{level}; {} bytes in use; lock limit {limit}; swap {swap}", self.bytes_in_use)
+    }
+}
+
+/// A number of bytes for people.
+pub(super) fn mebibytes(bytes: u64) -> String {
+    if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
+}
+
+/// Whether a name is that of a daemon that belongs to every system.
+pub(super) fn is_ours(name: &str) -> bool {
+    DAEMONS.contains(&name)
+}
+
 pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
     // A part that is not answered shall leave time for the next.
     let (now, patience) = (Instant::now(), session.usual_deadline());
-    let daemons = daemons(session.call_until(&Peers {}, now + patience / 3)?);
-    let profiles = session.call_until(&Profiles {}, now + patience * 2 / 3);
+    let daemons = daemons(session.call_until(&Peers {}, now + patience / 4)?);
+    let profiles = session.call_until(&Profiles {}, now + patience * 2 / 4);
     let profiles = profiles.map(|entries| entries.into_iter().map(Shown::from).collect());
-    let audit = session.call_until(&AuditStatus {}, now + patience).map(Audit::from);
+    let audit = session.call_until(&AuditStatus {}, now + patience * 3 / 4).map(Audit::from);
+    let memory = session.call_until(&Protection {}, now + patience).map(Memory::from);
     let (profiles, first) = split(profiles);
     let (audit, second) = split(audit);
-    write(session, &Status { profiles, daemons, audit })?;
-    first.or(second).map_or(Ok(()), Err)
+    let (memory, third) = split(memory);
+    write(session, &Status { profiles, daemons, audit, memory })?;
+    first.or(second).or(third).map_or(Ok(()), Err)
 }
 
 fn split<T>(result: Result<T, Failure>) -> (Option<T>, Option<Failure>) {
@@ -113,12 +166,15 @@ fn write(session: &mut Session, status: &Status) -> Result<(), Failure> {
     status.daemons.iter().try_for_each(|daemon| output.line(format_args!("  {}", daemon_line(daemon))))?;
     output.line("audit log")?;
     match &status.audit {
-        None => output.line("  unknown"),
-        Some(Audit { entries, failing: None }) => output.line(format_args!("  {entries} entries")),
+        None => output.line("  unknown")?,
+        Some(Audit { entries, failing: None }) => output.line(format_args!("  {entries} entries"))?,
         Some(Audit { entries, failing: Some(reason) }) => {
-            output.line(format_args!("  {entries} entries; failing: {}", shown(reason)))
+            output.line(format_args!("  {entries} entries; failing: {}", shown(reason)))?
         }
     }
+    output.line("memory of secrets")?;
+    let memory = status.memory.as_ref().map_or_else(|| "unknown".to_owned(), Memory::line);
+    output.line(format_args!("  {memory}"))
 }
 
 #[cfg(test)]
@@ -154,13 +210,27 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_null() {
-        let status =
-            Status { profiles: None, daemons: daemons(vec![peer(BUS, None)])[..1].to_vec(), audit: None };
+        let daemons = daemons(vec![peer(BUS, None)])[..1].to_vec();
+        let status = Status { profiles: None, daemons, audit: None, memory: None };
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
-            r#"{"profiles":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null}],"audit":null}"#
+            r#"{"profiles":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null}],"audit":null,"memory":null}"#
         );
         let audit = Audit::from(AuditState { next_sequence: 8, failing: Some("full".to_owned()) });
         assert_eq!(serde_json::to_string(&audit).unwrap(), r#"{"entries":7,"failing":"full"}"#);
+        let memory = Memory::from(MemoryProtection {
+            level: ProtectionLevel::Locked,
+            bytes_in_use: 32,
+            lock_limit_bytes: Some(64 << 10),
+            swap: None,
+        });
+        assert_eq!(
+            serde_json::to_string(&memory).unwrap(),
+            r#"{"level":"locked","bytes_in_use":32,"lock_limit_bytes":65536,"swap":null}"#
+        );
+        assert_eq!(
+            memory.line(),
+            "locked (kept out of swap); 32 bytes in use; lock limit 64 KiB; swap unknown"
+        );
     }
 }

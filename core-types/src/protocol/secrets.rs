@@ -529,6 +529,34 @@ pub enum SecretsDenial {
     NotAPassword(u32),
 }
 
+/// Asks how well the memory that secrets lie in is protected, for `pds status` and `pds doctor`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Protection {}
+
+/// How well memory is protected, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProtectionLevel {
+    /// memfd_secret(2): locked, and unreadable from outside the process, to root too.
+    Secret,
+    /// mlock(2): never swapped.
+    Locked,
+    /// It may be swapped.
+    Plain,
+}
+
+/// Answer to [`Protection`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryProtection {
+    /// The weakest protection that any secret had since the daemon started.
+    pub level: ProtectionLevel,
+    /// Bytes of keys and values in memory now.
+    pub bytes_in_use: u64,
+    /// Most bytes that the daemon may lock (`RLIMIT_MEMLOCK`); `None` if nothing limits it.
+    pub lock_limit_bytes: Option<u64>,
+    /// Whether the machine swaps to disk; `None` if that is unknown.
+    pub swap: Option<bool>,
+}
+
 /// Published on [`super::Topic::ProfileState`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProfileChanged {
@@ -560,5 +588,6 @@ service! {
         21 Restore -> u64,
         22 Purge -> u64,
         23 Move -> (),
+        33 Protection -> MemoryProtection,
     }
 }
