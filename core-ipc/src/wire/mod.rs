@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod frame;
 pub mod noise;
+mod suite;
 
 pub use connection::{Connection, WireError};
 pub use frame::Frame;

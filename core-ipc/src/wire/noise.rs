@@ -5,6 +5,8 @@ use core_crypto::SecureBytes;
 use snow::{Builder, HandshakeState, TransportState};
 use zeroize::Zeroize;
 
+use super::suite::Suite;
+
 /// The cipher suite of every session of pds.
 const SUITE: &str = "Noise_IK_25519_AESGCM_BLAKE2s";
 /// Bytes of the first handshake message: ephemeral key, sealed static key, tag of an empty payload.
@@ -60,8 +62,9 @@ impl From<snow::Error> for NoiseError {
     }
 }
 
-fn builder<'a>() -> Result<Builder<'a>, NoiseError> {
-    Ok(Builder::new(SUITE.parse()?))
+fn builder<'a>(public: Option<PublicKey>) -> Result<Builder<'a>, NoiseError> {
+    let suite = Suite { public: public.map(|key| key.0) };
+    Ok(Builder::with_resolver(SUITE.parse()?, Box::new(suite)))
 }
 
 impl Identity {
@@ -70,7 +73,7 @@ impl Identity {
     /// # Errors
     /// The kernel gave no random bytes.
     pub fn generate() -> Result<Self, NoiseError> {
-        let mut pair = builder()?.generate_keypair()?;
+        let mut pair = builder(None)?.generate_keypair()?;
         let private = SecureBytes::copy_of(&pair.private);
         pair.private.zeroize();
         let public = PublicKey(pair.public.as_slice().try_into().map_err(|_| NoiseError)?);
@@ -108,7 +111,7 @@ impl Initiator {
         remote: PublicKey,
         prologue: &[u8],
     ) -> Result<(Self, [u8; MESSAGE_1_BYTES]), NoiseError> {
-        let mut state = builder()?
+        let mut state = builder(Some(identity.public))?
             .prologue(prologue)?
             .local_private_key(identity.private.expose())?
             .remote_public_key(&remote.0)?
@@ -149,7 +152,10 @@ impl Responder {
     /// The key pair is not usable.
     pub fn new(identity: &Identity, prologue: &[u8]) -> Result<Self, NoiseError> {
         Ok(Self(
-            builder()?.prologue(prologue)?.local_private_key(identity.private.expose())?.build_responder()?,
+            builder(Some(identity.public))?
+                .prologue(prologue)?
+                .local_private_key(identity.private.expose())?
+                .build_responder()?,
         ))
     }
 
@@ -297,7 +303,7 @@ mod tests {
     #[test]
     fn a_payload_in_a_handshake_message_is_refused() {
         let (ours, theirs) = (Identity::generate().unwrap(), Identity::generate().unwrap());
-        let mut state = builder()
+        let mut state = builder(None)
             .unwrap()
             .prologue(b"p")
             .unwrap()
