@@ -12,6 +12,7 @@ use core_types::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
 use snow::StatelessTransportState;
 use zeroize::Zeroizing;
 
+use crate::wire::Body;
 use crate::wire::noise::{
     Identity, Initiator, MESSAGE_1_BYTES, MESSAGE_BYTES_MAX, NoiseError, PAYLOAD_BYTES_MAX, PublicKey,
     Responder, TAG_BYTES,
@@ -61,7 +62,7 @@ struct Opened {
     first: u64,
     next: u64,
     prefix: u64,
-    plaintext: Zeroizing<Vec<u8>>,
+    plaintext: Body,
 }
 
 fn open_body(
@@ -81,17 +82,18 @@ fn open_body(
         length += transport.read_message(next, message, &mut inner[length..])?;
         next = next.checked_add(1).ok_or(NoiseError)?;
     }
-    let inner = &inner[..length];
-    let (claimed, mut rest) = inner.split_first_chunk::<LENGTH_BYTES>().ok_or(NoiseError)?;
-    let mut prefix = 0;
-    if has_prefix {
-        let (bytes, after) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(NoiseError)?;
-        (prefix, rest) = (u64::from_be_bytes(*bytes), after);
-    }
+    inner.truncate(length);
+    let (claimed, rest) = inner.split_first_chunk::<LENGTH_BYTES>().ok_or(NoiseError)?;
+    let (prefix, rest) = match rest.split_first_chunk::<NONCE_BYTES>() {
+        Some((prefix, rest)) if has_prefix => (u64::from_be_bytes(*prefix), rest),
+        None if has_prefix => return Err(NoiseError),
+        _ => (0, rest),
+    };
     if u64::from_be_bytes(*claimed) != rest.len() as u64 {
         return Err(NoiseError);
     }
-    Ok(Opened { first, next, prefix, plaintext: Zeroizing::new(rest.to_vec()) })
+    let start = length - rest.len();
+    Ok(Opened { first, next, prefix, plaintext: Body::behind(start, inner) })
 }
 
 /// The asking end, while the handshake is under way.
@@ -157,7 +159,7 @@ impl SealedAsker {
     ///
     /// # Errors
     /// The body is not the responder's answer to just that request.
-    pub fn open(&self, request_nonce: u64, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, NoiseError> {
+    pub fn open(&self, request_nonce: u64, body: &[u8]) -> Result<Body, NoiseError> {
         let opened = open_body(&self.transport, true, body)?;
         if opened.prefix == request_nonce { Ok(opened.plaintext) } else { Err(NoiseError) }
     }
@@ -176,7 +178,7 @@ struct SealedAnswerer {
 /// A request that came sealed: what it says, who sealed it, and what its answer must name.
 pub struct SealedRequest {
     /// The request.
-    pub plaintext: Zeroizing<Vec<u8>>,
+    pub plaintext: Body,
     /// The registered name that the session's initiator proved to be, if it claimed one.
     pub name: Option<DaemonName>,
     /// Its nonce.
@@ -286,13 +288,13 @@ mod tests {
         let (first, first_body) = asker.seal(&large).unwrap();
         let (second, second_body) = asker.seal(b"").unwrap();
         let opened = sessions.open(asker.number(), &first_body).unwrap().unwrap();
-        assert_eq!((opened.plaintext.as_slice(), opened.name), (large.as_slice(), None));
+        assert_eq!((&*opened.plaintext, opened.name), (large.as_slice(), None));
         let opened = sessions.open(asker.number(), &second_body).unwrap().unwrap();
-        assert!(opened.plaintext.is_empty());
+        assert_eq!(opened.plaintext.len(), 0);
         let to_second = sessions.seal(asker.number(), second, b"two").unwrap().unwrap();
         let to_first = sessions.seal(asker.number(), first, &large).unwrap().unwrap();
         assert_eq!(*asker.open(first, &to_first).unwrap(), large);
-        assert_eq!(asker.open(second, &to_second).unwrap().as_slice(), b"two");
+        assert_eq!(*asker.open(second, &to_second).unwrap(), b"two"[..]);
     }
 
     #[test]

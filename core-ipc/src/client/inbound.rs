@@ -7,11 +7,10 @@ use core_types::header::{Destination, Kind, Seal, Sender};
 use core_types::name::DaemonName;
 use core_types::protocol::Topic;
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
 
 use super::{BusClient, ignore_poison};
 use crate::socket;
-use crate::wire::{Frame, PublicKey};
+use crate::wire::{Body, Frame, PublicKey};
 
 /// What comes in from the bus.
 pub enum Inbound {
@@ -24,7 +23,7 @@ pub enum Inbound {
         /// By whom.
         sender: Sender,
         /// What.
-        body: Zeroizing<Vec<u8>>,
+        body: Body,
     },
     /// The connection stands and the daemon is registered: after the start, and after each restart of the bus.
     Connected,
@@ -35,7 +34,7 @@ pub struct InboundRequest {
     /// Who asks, as stamped by the bus, and for sealed requests as proved by its key.
     pub sender: Sender,
     /// The encoded request.
-    pub body: Zeroizing<Vec<u8>>,
+    pub body: Body,
     /// Descriptors that came with it.
     pub descriptors: Vec<OwnedFd>,
     /// When the asker stops waiting.

@@ -11,13 +11,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use core_types::header::Header;
 use core_types::limits::{DESCRIPTORS_MAX, OUTGOING_BYTES_MAX};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::frame::{self, Frame, LENGTH_BYTES};
-use super::noise::{MESSAGE_BYTES_MAX, NoiseError, PAYLOAD_BYTES_MAX, PublicKey, Session};
+use super::noise::{MESSAGE_BYTES_MAX, NoiseError, PAYLOAD_BYTES_MAX, PublicKey, Session, TAG_BYTES};
 
 /// Bytes of the length before each Noise message.
 const RECORD_LENGTH_BYTES: usize = 2;
+/// Bytes that a Noise message takes besides its payload.
+const RECORD_OVERHEAD_BYTES: usize = RECORD_LENGTH_BYTES + TAG_BYTES;
 /// Most descriptors that may have arrived before the frames they belong to.
 const EARLY_DESCRIPTORS_MAX: usize = 2 * DESCRIPTORS_MAX;
 
@@ -131,24 +133,23 @@ impl Connection {
             self.compact();
             return Ok(false);
         };
-        match self.expected {
-            Some(_) => self.session.open(record, &mut self.partial)?,
+        self.session.open(record, &mut self.partial)?;
+        let expected = match self.expected {
+            Some(expected) => expected,
             None => {
-                let mut first = Zeroizing::new(Vec::new());
-                self.session.open(record, &mut first)?;
-                let (length, rest) = first.split_first_chunk::<LENGTH_BYTES>().ok_or(WireError::Malformed)?;
-                let length = frame::length(*length)?;
-                // All at once: a buffer that grows leaves pieces of what it held behind.
-                self.partial.reserve_exact(length.max(rest.len()));
-                self.partial.extend_from_slice(rest);
-                self.expected = Some(length);
+                let length = self.partial.first_chunk::<LENGTH_BYTES>().ok_or(WireError::Malformed)?;
+                let expected = LENGTH_BYTES + frame::length(*length)?;
+                if expected > self.partial.len() {
+                    // Room for all of it at once: a buffer that grows leaves pieces of what it held behind.
+                    let mut whole = Zeroizing::new(Vec::with_capacity(expected));
+                    whole.extend_from_slice(&self.partial);
+                    self.partial = whole;
+                }
+                *self.expected.insert(expected)
             }
-        }
+        };
         self.input_start += RECORD_LENGTH_BYTES + length;
-        if self.expected.is_some_and(|expected| self.partial.len() > expected) {
-            return Err(WireError::Malformed);
-        }
-        Ok(true)
+        if self.partial.len() > expected { Err(WireError::Malformed) } else { Ok(true) }
     }
 
     fn compact(&mut self) {
@@ -159,8 +160,7 @@ impl Connection {
     }
 
     fn finish_frame(&mut self) -> Result<Frame, WireError> {
-        let mut frame = frame::decode(&self.partial)?;
-        self.partial.zeroize();
+        let mut frame = frame::decode(std::mem::take(&mut self.partial))?;
         self.expected = None;
         let count = usize::from(frame.header.descriptors);
         if self.arrived.len() < count {
@@ -185,8 +185,10 @@ impl Connection {
         if usize::from(header.descriptors) != descriptors.len() {
             return Err(WireError::Descriptors);
         }
-        let plain = frame::encode(header, body)?;
-        if self.pending_output() + plain.len() > OUTGOING_BYTES_MAX {
+        let mut first = frame::encode_head(header, body.len(), body.len().min(PAYLOAD_BYTES_MAX))?;
+        let (fitting, rest) = body.split_at(body.len().min(PAYLOAD_BYTES_MAX.saturating_sub(first.len())));
+        let length = first.len() + body.len();
+        if self.pending_output() + length > OUTGOING_BYTES_MAX {
             return Err(WireError::Full);
         }
         if self.output_start == self.output.len() {
@@ -196,13 +198,28 @@ impl Connection {
         if !descriptors.is_empty() {
             self.attached.push_back((self.written + self.pending_output() as u64, descriptors));
         }
-        for payload in plain.chunks(PAYLOAD_BYTES_MAX) {
-            let length = u16::try_from(payload.len() + MESSAGE_BYTES_MAX - PAYLOAD_BYTES_MAX)
-                .map_err(|_| WireError::TooLarge)?;
-            self.output.extend_from_slice(&length.to_be_bytes());
-            self.session.seal(payload, &mut self.output)?;
-        }
-        Ok(())
+        first.extend_from_slice(fitting);
+        self.output.reserve(length + length.div_ceil(PAYLOAD_BYTES_MAX) * RECORD_OVERHEAD_BYTES);
+        self.seal_record(&first)?;
+        rest.chunks(PAYLOAD_BYTES_MAX).try_for_each(|payload| self.seal_record(payload))
+    }
+
+    fn seal_record(&mut self, payload: &[u8]) -> Result<(), WireError> {
+        let length = u16::try_from(payload.len() + TAG_BYTES).map_err(|_| WireError::TooLarge)?;
+        self.output.extend_from_slice(&length.to_be_bytes());
+        Ok(self.session.seal(payload, &mut self.output)?)
+    }
+
+    /// How many bytes this end keeps: of frames that have not arrived whole, and of those that wait to be written.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.input.len() - self.input_start + self.partial.capacity() + self.pending_output()
+    }
+
+    /// How many descriptors this end keeps, whichever way they go.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        self.arrived.len() + self.attached.iter().map(|(_, descriptors)| descriptors.len()).sum::<usize>()
     }
 
     /// How many bytes wait to be written.

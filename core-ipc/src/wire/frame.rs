@@ -4,6 +4,7 @@
 //! postcard, the body. These bytes are cut into Noise messages of at most [`PAYLOAD_BYTES_MAX`] bytes; only the
 //! first begins with a frame's length, so the receiver always knows what is missing.
 
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 
 use core_types::header::Header;
@@ -22,9 +23,63 @@ pub struct Frame {
     /// What the bus reads.
     pub header: Header,
     /// What it does not.
-    pub body: Zeroizing<Vec<u8>>,
+    pub body: Body,
     /// As many as `header.descriptors` says.
     pub descriptors: Vec<OwnedFd>,
+}
+
+/// The end of a buffer in which something stood before it, so that nothing need be copied to take it out. Wiped when
+/// dropped.
+#[derive(Default)]
+pub struct Body {
+    bytes: Zeroizing<Vec<u8>>,
+    start: usize,
+}
+
+impl Body {
+    /// What stands in `bytes` from `start` on.
+    pub(crate) fn behind(start: usize, bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self { start: start.min(bytes.len()), bytes }
+    }
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+/// Its content may be a secret.
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
+}
+
+/// Lays out what stands before the body of a frame, the frame's own length first, in a buffer with room for `spare`
+/// bytes more.
+///
+/// # Errors
+/// The frame would be larger than [`FRAME_BYTES_MAX`], or names more descriptors than allowed.
+pub(crate) fn encode_head(
+    header: &Header,
+    body_length: usize,
+    spare: usize,
+) -> Result<Zeroizing<Vec<u8>>, WireError> {
+    let header_length = postcard::experimental::serialized_size(header).map_err(|_| WireError::Malformed)?;
+    let length = HEADER_LENGTH_BYTES + header_length + body_length;
+    if length > FRAME_BYTES_MAX || usize::from(header.descriptors) > DESCRIPTORS_MAX {
+        return Err(WireError::TooLarge);
+    }
+    let header_start = LENGTH_BYTES + HEADER_LENGTH_BYTES;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(header_start + header_length + spare));
+    bytes.extend_from_slice(&u32::try_from(length).map_err(|_| WireError::TooLarge)?.to_be_bytes());
+    bytes.extend_from_slice(&u16::try_from(header_length).map_err(|_| WireError::TooLarge)?.to_be_bytes());
+    bytes.resize(header_start + header_length, 0);
+    postcard::to_slice(header, &mut bytes[header_start..]).map_err(|_| WireError::Malformed)?;
+    Ok(bytes)
 }
 
 /// Lays out the bytes of a frame, its own length first.
@@ -32,20 +87,8 @@ pub struct Frame {
 /// # Errors
 /// The frame would be larger than [`FRAME_BYTES_MAX`], or names more descriptors than allowed.
 pub fn encode(header: &Header, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, WireError> {
-    let header_length = postcard::experimental::serialized_size(header).map_err(|_| WireError::Malformed)?;
-    let length = HEADER_LENGTH_BYTES + header_length + body.len();
-    if length > FRAME_BYTES_MAX || usize::from(header.descriptors) > DESCRIPTORS_MAX {
-        return Err(WireError::TooLarge);
-    }
-    let mut bytes = Zeroizing::new(vec![0; LENGTH_BYTES + length]);
-    let header_start = LENGTH_BYTES + HEADER_LENGTH_BYTES;
-    bytes[..LENGTH_BYTES]
-        .copy_from_slice(&u32::try_from(length).map_err(|_| WireError::TooLarge)?.to_be_bytes());
-    bytes[LENGTH_BYTES..header_start]
-        .copy_from_slice(&u16::try_from(header_length).map_err(|_| WireError::TooLarge)?.to_be_bytes());
-    postcard::to_slice(header, &mut bytes[header_start..header_start + header_length])
-        .map_err(|_| WireError::Malformed)?;
-    bytes[header_start + header_length..].copy_from_slice(body);
+    let mut bytes = encode_head(header, body.len(), body.len())?;
+    bytes.extend_from_slice(body);
     Ok(bytes)
 }
 
@@ -58,19 +101,21 @@ pub fn length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, WireError> {
     if length > FRAME_BYTES_MAX { Err(WireError::TooLarge) } else { Ok(length) }
 }
 
-/// Takes the bytes of a frame (without its length) apart; its descriptors are still to come.
+/// Takes the bytes of a frame, its length first, apart; its descriptors are still to come.
 ///
 /// # Errors
 /// The header is cut short, malformed, or followed by bytes of its own.
-pub fn decode(bytes: &[u8]) -> Result<Frame, WireError> {
-    let (length, rest) = bytes.split_first_chunk::<HEADER_LENGTH_BYTES>().ok_or(WireError::Malformed)?;
-    let (header, body) =
-        rest.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or(WireError::Malformed)?;
+pub fn decode(bytes: Zeroizing<Vec<u8>>) -> Result<Frame, WireError> {
+    let rest = bytes.get(LENGTH_BYTES..).ok_or(WireError::Malformed)?;
+    let (length, rest) = rest.split_first_chunk::<HEADER_LENGTH_BYTES>().ok_or(WireError::Malformed)?;
+    let length = usize::from(u16::from_be_bytes(*length));
+    let header = rest.get(..length).ok_or(WireError::Malformed)?;
     let header: Header = core_types::protocol::decode(header).map_err(|_| WireError::Malformed)?;
     if usize::from(header.descriptors) > DESCRIPTORS_MAX {
         return Err(WireError::TooLarge);
     }
-    Ok(Frame { header, body: Zeroizing::new(body.to_vec()), descriptors: Vec::new() })
+    let body = Body::behind(LENGTH_BYTES + HEADER_LENGTH_BYTES + length, bytes);
+    Ok(Frame { header, body, descriptors: Vec::new() })
 }
 
 #[cfg(test)]
@@ -96,8 +141,14 @@ pub(crate) mod tests {
     fn a_frame_comes_back_as_it_went() {
         let bytes = encode(&header(7), b"body").unwrap();
         assert_eq!(length(bytes[..4].try_into().unwrap()).unwrap(), bytes.len() - 4);
-        let frame = decode(&bytes[4..]).unwrap();
-        assert_eq!((frame.header, frame.body.as_slice()), (header(7), &b"body"[..]));
+        let frame = decode(bytes).unwrap();
+        assert_eq!((frame.header, &*frame.body), (header(7), &b"body"[..]));
+    }
+
+    #[test]
+    fn a_body_is_not_shown() {
+        let frame = decode(encode(&header(7), b"hunter2").unwrap()).unwrap();
+        assert!(!format!("{frame:?}").contains("hunter2") && !format!("{frame:?}").contains("104, 117"));
     }
 
     #[test]
@@ -117,12 +168,12 @@ pub(crate) mod tests {
     #[test]
     fn cut_lying_and_trailing_bytes_are_refused() {
         let bytes = encode(&header(1), b"").unwrap();
-        for cut in 0..bytes.len() - LENGTH_BYTES {
-            assert!(decode(&bytes[LENGTH_BYTES..LENGTH_BYTES + cut]).is_err(), "{cut}");
+        for cut in 0..bytes.len() {
+            assert!(decode(Zeroizing::new(bytes[..cut].to_vec())).is_err(), "{cut}");
         }
-        let mut lying = bytes[LENGTH_BYTES..].to_vec();
+        let mut lying = bytes;
         lying.push(0);
-        lying[1] += 1;
-        assert_eq!(decode(&lying).err(), Some(WireError::Malformed));
+        lying[LENGTH_BYTES + 1] += 1;
+        assert_eq!(decode(lying).err(), Some(WireError::Malformed));
     }
 }

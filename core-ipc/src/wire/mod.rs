@@ -6,5 +6,5 @@ pub mod noise;
 mod suite;
 
 pub use connection::{Connection, WireError};
-pub use frame::Frame;
+pub use frame::{Body, Frame};
 pub use noise::{Identity, PublicKey};
