@@ -24,6 +24,10 @@ pub(crate) const PASSWORD_DEADLINE: Duration = Duration::from_secs(30);
 /// Pause between two attempts to reach what is just starting.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a bus that fails the handshake may be one that is just ending; a handshake with one of another version
+/// fails for ever.
+const SUCCESSION: Duration = Duration::from_secs(2);
+
 /// One invocation.
 pub(crate) struct Session {
     pub(crate) options: Options,
@@ -113,11 +117,24 @@ impl Session {
     }
 
     fn connect(&self) -> Result<Client, Failure> {
-        match Client::connect(&self.paths, self.usual_deadline()) {
+        match self.connect_once() {
             Ok(client) => Ok(client),
             Err(error) if !error.is_absent() => Err(error.into()),
             Err(_) if self.options.no_start => Err(Failure::NotRunning),
             Err(_) => self.start_and_connect().map(|(client, _)| client),
+        }
+    }
+
+    /// One connection; a bus that ends over the handshake is being restarted, and its successor is waited for.
+    fn connect_once(&self) -> Result<Client, ConnectError> {
+        let patience = Instant::now() + self.usual_deadline().min(SUCCESSION);
+        loop {
+            match Client::connect(&self.paths, self.usual_deadline()) {
+                Err(ConnectError::Handshake) if Instant::now() < patience => {
+                    std::thread::sleep(RETRY_PAUSE);
+                }
+                other => return other,
+            }
         }
     }
 
@@ -127,7 +144,7 @@ impl Session {
     /// They did not come up in time, and why.
     pub(crate) fn start(&mut self) -> Result<bool, Failure> {
         self.client = None;
-        let (client, started) = match Client::connect(&self.paths, self.usual_deadline()) {
+        let (client, started) = match self.connect_once() {
             Ok(client) => (client, Started::BySomeoneElse),
             Err(error) if !error.is_absent() => return Err(error.into()),
             Err(_) => self.start_and_connect()?,

@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 const WAITING_MAX: usize = 10_000;
 /// Most entries of one `Record` call.
 const BATCH_MAX: usize = 500;
+/// Pause between two `Record` calls, so that many attempts in a row cost few of them. A single one is sent at once.
+const GATHER: Duration = Duration::from_millis(2);
 /// Wait before sending again what was not answered.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -89,6 +91,14 @@ impl AuditQueue {
         }
     }
 
+    /// Forgets the first `count` entries; says whether a whole batch more is waiting.
+    fn answered(&self, count: usize) -> bool {
+        let mut waiting = self.waiting();
+        waiting.entries.drain(..count);
+        waiting.first += count as u64;
+        waiting.entries.len() >= BATCH_MAX
+    }
+
     async fn send_forever(self, bus: BusClient) {
         loop {
             let batch = {
@@ -103,9 +113,9 @@ impl AuditQueue {
             }
             match bus.call(&batch).await {
                 Ok(()) => {
-                    let mut waiting = self.waiting();
-                    waiting.entries.drain(..batch.entries.len());
-                    waiting.first += batch.entries.len() as u64;
+                    if !self.answered(batch.entries.len()) {
+                        tokio::time::sleep(GATHER).await;
+                    }
                 }
                 Err(error) => {
                     // Away for a moment is the normal case of a restart; a denial is worth a line.

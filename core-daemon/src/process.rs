@@ -111,8 +111,7 @@ impl Process {
             .max_blocking_threads(16)
             .build()
             .map_err(StartError::Runtime)?;
-        let local = tokio::task::LocalSet::new();
-        Ok(local.block_on(&runtime, future))
+        Ok(runtime.block_on(future))
     }
 }
 

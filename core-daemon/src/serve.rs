@@ -123,8 +123,8 @@ async fn serve<S: Serve>(
         Context { paths: process.paths.clone(), config: process.config.clone(), bus: bus.clone(), audit };
     let service = Arc::new(build(context.clone())?);
     let mut running = JoinSet::new();
-    let end = told_to_end();
-    tokio::pin!(end);
+    // In a task of its own, so that it is not looked at with each request.
+    let mut end = tokio::spawn(told_to_end());
     loop {
         tokio::select! {
             biased;

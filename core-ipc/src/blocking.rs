@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{CallError, CallOptions, ConnectError};
 use crate::seal::{SealInitiator, SealedAsker};
-use crate::socket::{self, LinkError};
+use crate::socket::{self, LinkError, ReadBuffer};
 use crate::wire::noise::{Initiator, MESSAGE_2_BYTES};
 use crate::wire::{Connection, Frame, Identity, WireError};
 
@@ -25,6 +25,7 @@ pub struct Client {
     paths: Paths,
     socket: UnixStream,
     wire: Connection,
+    buffer: ReadBuffer,
     identity: Identity,
     sealed: HashMap<&'static str, SealedAsker>,
     next_id: u64,
@@ -58,6 +59,7 @@ impl Client {
             paths: paths.clone(),
             socket,
             wire: Connection::new(session, &[]),
+            buffer: ReadBuffer::default(),
             identity,
             sealed: HashMap::new(),
             next_id: 1,
@@ -164,7 +166,7 @@ impl Client {
             if !wait(&self.socket, wanted, envelope.deadline + Duration::from_millis(500)).map_err(lost)? {
                 return Err(CallError::Refused(core_types::header::Refusal::Timeout));
             }
-            socket::receive(&self.socket, &mut self.wire).map_err(lost)?;
+            socket::receive(&self.socket, &mut self.wire, &mut self.buffer).map_err(lost)?;
         }
     }
 }

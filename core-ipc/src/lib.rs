@@ -9,6 +9,7 @@ mod client;
 mod error;
 pub mod seal;
 pub mod socket;
+pub mod transport;
 pub mod wire;
 
 pub use client::{BusClient, Connector, Inbound, InboundRequest, RequestTicket};

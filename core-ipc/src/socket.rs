@@ -42,26 +42,52 @@ pub enum LinkError {
     Socket(#[from] Errno),
 }
 
-/// Reads once what has arrived and gives it to `wire`; says whether anything had.
+/// Room for what one system call reads; one is enough for all connections of a thread.
+pub struct ReadBuffer(Box<[u8]>);
+
+impl Default for ReadBuffer {
+    fn default() -> Self {
+        Self(vec![0; READ_BYTES].into_boxed_slice())
+    }
+}
+
+/// What one read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Nothing had arrived.
+    Nothing,
+    /// All that had arrived: a stream socket fills less than the buffer only when it has no more (epoll(7)).
+    All,
+    /// Something, and there may be more.
+    Part,
+}
+
+/// Reads once what has arrived and gives it to `wire`.
 ///
 /// # Errors
 /// The connection is closed or broken.
-pub fn receive(socket: impl AsFd, wire: &mut Connection) -> Result<bool, LinkError> {
-    let mut bytes = [0; READ_BYTES];
+pub fn receive(
+    socket: impl AsFd,
+    wire: &mut Connection,
+    ReadBuffer(bytes): &mut ReadBuffer,
+) -> Result<Received, LinkError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(RECEIVED_DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
     let count = loop {
-        match recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
+        match recvmsg(&socket, &mut [IoSliceMut::new(bytes)], &mut control, flags) {
             Ok(received) => break received.bytes,
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::AGAIN) => return Ok(Received::Nothing),
             Err(Errno::CONNRESET) => return Err(LinkError::Closed),
             Err(error) => return Err(error.into()),
         }
     };
+    let mut with_descriptors = false;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            // What was read ends where the descriptors were attached, however much follows.
+            with_descriptors = true;
             wire.take_descriptors(descriptors)?;
         }
     }
@@ -69,7 +95,7 @@ pub fn receive(socket: impl AsFd, wire: &mut Connection) -> Result<bool, LinkErr
         return Err(LinkError::Closed);
     }
     wire.take_bytes(&bytes[..count]);
-    Ok(true)
+    Ok(if with_descriptors || count == bytes.len() { Received::Part } else { Received::All })
 }
 
 /// Writes as much of the pending output as the socket takes; says whether all of it is gone.

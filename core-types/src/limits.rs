@@ -45,6 +45,13 @@ pub const CONNECTIONS_RESERVED: usize = 16;
 pub const IN_FLIGHT_MAX: usize = 64;
 /// Most bytes waiting to be written to one connection.
 pub const OUTGOING_BYTES_MAX: usize = 8 << 20;
+/// Most bytes that the bus keeps for one connection that is not a registered daemon's: a frame that has not arrived
+/// whole, requests that wait for their turn, and what it does not read.
+pub const STRANGER_BYTES_MAX: usize = 9 << 20;
+/// Most bytes that the bus keeps for all such connections together.
+pub const STRANGERS_BYTES_MAX: usize = 96 << 20;
+/// Most file descriptors in all frames that the bus has received and not passed on.
+pub const DESCRIPTORS_HELD_MAX: usize = 256;
 /// Deadline of a request that names none, in milliseconds.
 pub const DEADLINE_MS_DEFAULT: u32 = 10_000;
 /// Longest deadline a request may ask for, in milliseconds.

@@ -1,203 +1,330 @@
-//! The running bus: accepts connections, lets them prove who they are, and does what the router says.
+//! The running bus: one loop that accepts connections, lets them prove who they are, and does what the router says.
+//!
+//! Everyone who has sent something gets a turn, and in a turn a stranger gets one frame through. So what many
+//! strangers send costs the others one frame of each of them, however much it is.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use core_crypto::private_fs;
 use core_daemon::StartError;
-use core_ipc::socket;
-use core_ipc::wire::noise::{MESSAGE_1_BYTES, Responder, Session};
+use core_ipc::socket::{self, ReadBuffer};
+use core_ipc::wire::noise::Session;
 use core_ipc::wire::{Connection, Frame, Identity, WireError};
-use core_types::DaemonName;
-use core_types::header::{Destination, Header, Kind, Refusal, Seal, Sender};
-use core_types::limits::{CONNECTIONS_MAX, CONNECTIONS_RESERVED, HANDSHAKE_MS_MAX, UNAUTHENTICATED_MAX};
+use core_types::header::{Header, Kind, Refusal, Seal};
+use core_types::limits::{
+    CONNECTIONS_MAX, CONNECTIONS_RESERVED, DESCRIPTORS_HELD_MAX, STRANGER_BYTES_MAX, STRANGERS_BYTES_MAX,
+};
 use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 use core_types::paths::Paths;
-use core_types::protocol::bus::{Announce, BusDenial, BusRequest, Incident, Misdeed, Peer as PeerEntry};
-use core_types::protocol::{Topic, decode, encode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::facts;
-use crate::peer::Peer;
-use crate::router::{ConnectionId, Effect, Refused, Router};
+use crate::newcomers::{Newcomers, Step};
+use crate::peer::{Held, Peer};
+use crate::poll::{Happened, Poll};
+use crate::router::{ConnectionId, Effect, Refused, Released, Router};
 use crate::supervise;
 
 /// Pause after a failed accept(2): the usual reason is that no descriptor is left, which only time mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections accepted before the others get their turns: each costs a handshake.
+const ACCEPTS_PER_TURN: usize = 4;
+/// Frames of a registered daemon in one turn; a stranger has one.
+const FRAMES_PER_TURN: usize = 16;
 
-struct Bus {
-    paths: Paths,
+/// The numbers of what is no connection, in the poll.
+const LISTENER: u64 = 0;
+const SIGNALS: u64 = u64::MAX;
+const SUPERVISOR: u64 = u64::MAX - 1;
+
+/// The bus and all that it knows.
+pub(crate) struct Bus {
+    pub(crate) paths: Paths,
     identity: Identity,
-    router: RefCell<Router>,
-    peers: RefCell<HashMap<ConnectionId, Rc<Peer>>>,
-    deadline_changed: Notify,
+    listener: UnixListener,
+    poll: Poll,
+    accept_again: Option<Instant>,
+    last_connection: ConnectionId,
+    newcomers: Newcomers,
+    pub(crate) router: Router,
+    peers: HashMap<ConnectionId, Peer>,
+    turns: VecDeque<ConnectionId>,
+    /// Connections that are to end, because they do not read or keep too much.
+    ending: Vec<ConnectionId>,
+    buffer: ReadBuffer,
 }
 
 /// Runs the bus of `paths` until the process is told to end. A `supervised` one sees to it that there is a supervisor.
-pub(crate) async fn serve(paths: &Paths, supervised: bool) -> Result<(), StartError> {
-    let identity = Identity::generate().map_err(|error| StartError::Service(error.to_string()))?;
-    let key = identity.public().to_hex();
-    let listener = listen(paths)?;
-    // The key is published after the socket is ours and before anyone is accepted on it.
-    private_fs::write_atomic(&paths.bus_public_key(), key.as_bytes())?;
-    let bus = Rc::new(Bus {
-        paths: paths.clone(),
-        identity,
-        router: RefCell::default(),
-        peers: RefCell::default(),
-        deadline_changed: Notify::new(),
-    });
+pub(crate) fn serve(paths: &Paths, supervised: bool) -> Result<(), StartError> {
+    let failed = |error: Errno| StartError::Service(format!("nothing can be waited for: {error}"));
+    let (told, teller) = UnixStream::pair().map_err(|error| StartError::Service(error.to_string()))?;
+    listen_to_signals(teller).map_err(|error| StartError::Service(error.to_string()))?;
+    let mut bus = Bus::new(paths)?;
+    bus.poll.add(SIGNALS, &told).map_err(failed)?;
+    let supervisor = if supervised { std::io::stdin().as_fd().try_clone_to_owned().ok() } else { None };
+    if let Some(supervisor) = &supervisor {
+        bus.poll.add(SUPERVISOR, supervisor).map_err(failed)?;
+    }
     tracing::info!("{BUS} serves");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "the starter was not told");
     }
-    if supervised && let Ok(stdin) = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned() {
-        let paths = paths.clone();
-        tokio::task::spawn_local(async move {
-            if let Err(error) = supervise::replace_supervisor(stdin, &paths).await {
-                tracing::error!(%error, "no new supervisor could be started; what dies from now on stays dead");
-            }
-        });
-    }
-    tokio::select! {
-        () = accept_forever(&bus, &listener) => {}
-        () = expire_forever(&bus) => {}
-        _ = core_daemon::signals::told_to_end() => {}
-    }
+    bus.run(supervisor).map_err(failed)?;
     tracing::info!("ending");
     Ok(())
 }
 
+/// Has a byte come over the socket when the process is told to end. A terminal's hang-up is not such a word.
+fn listen_to_signals(teller: UnixStream) -> std::io::Result<()> {
+    signal_hook::low_level::pipe::register(SIGTERM, teller.try_clone()?)?;
+    signal_hook::low_level::pipe::register(SIGINT, teller)?;
+    signal_hook::flag::register(SIGHUP, std::sync::Arc::default())?;
+    Ok(())
+}
+
 /// Binds the socket, replacing one that a bus left behind: the instance lock says that no other bus lives.
-fn listen(paths: &Paths) -> Result<UnixListener, StartError> {
+fn listen(paths: &Paths) -> std::io::Result<UnixListener> {
     let path = paths.bus_socket();
-    let failed = |error: std::io::Error| {
-        StartError::Service(format!("the socket {} cannot be made: {error}", path.display()))
-    };
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    UnixListener::bind(&path).map_err(failed)
-}
-
-async fn accept_forever(bus: &Rc<Bus>, listener: &UnixListener) {
-    let mut next: ConnectionId = 1;
-    let mut waiting: VecDeque<AbortHandle> = VecDeque::new();
-    loop {
-        let Ok((socket, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let Some(sender) = facts::admit(&socket, next) else {
-            tracing::warn!("a connection of another user was closed");
-            continue;
-        };
-        next += 1;
-        waiting.retain(|task| !task.is_finished());
-        if waiting.len() >= UNAUTHENTICATED_MAX
-            && let Some(oldest) = waiting.pop_front()
-        {
-            oldest.abort();
-        }
-        let bus = Rc::clone(bus);
-        let task = tokio::task::spawn_local(async move {
-            if let Some((socket, session)) = bus.authenticate(socket).await {
-                tokio::task::spawn_local(bus.live(socket, session, sender));
-            }
-        });
-        waiting.push_back(task.abort_handle());
-    }
-}
-
-async fn expire_forever(bus: &Rc<Bus>) {
-    loop {
-        let next = bus.router.borrow().next_deadline();
-        let due = async {
-            match next {
-                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = due => {
-                let refused = bus.router.borrow_mut().expire(Instant::now());
-                bus.refuse_all(refused);
-            }
-            () = bus.deadline_changed.notified() => {}
-        }
-    }
+    let listener = UnixListener::bind(&path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 impl Bus {
-    /// Lets a connection prove its key; at most the bytes of message 1 are read before it has.
-    async fn authenticate(&self, mut socket: UnixStream) -> Option<(UnixStream, Session)> {
-        let limit = Duration::from_millis(HANDSHAKE_MS_MAX);
-        let handshake = async {
-            let mut message = [0; MESSAGE_1_BYTES];
-            socket.read_exact(&mut message).await.ok()?;
-            let responder = Responder::new(&self.identity, &socket::prologue()).ok()?;
-            let (session, reply) = responder.respond(&message).ok()?;
-            socket.write_all(&reply).await.ok()?;
-            Some(session)
+    fn new(paths: &Paths) -> Result<Self, StartError> {
+        let identity = Identity::generate().map_err(|error| StartError::Service(error.to_string()))?;
+        let failed = |error: std::io::Error| {
+            let path = paths.bus_socket();
+            StartError::Service(format!("the socket {} cannot be made: {error}", path.display()))
         };
-        let session = tokio::time::timeout(limit, handshake).await.ok().flatten()?;
-        if !self.has_room_for(&session) {
-            tracing::warn!("a connection was closed: too many are open");
-            return None;
-        }
-        Some((socket, session))
+        let poll = Poll::new().map_err(|error| failed(error.into()))?;
+        let listener = listen(paths).map_err(failed)?;
+        poll.add(LISTENER, &listener).map_err(|error| failed(error.into()))?;
+        // The key is published after the socket is ours and before anyone is accepted on it.
+        private_fs::write_atomic(&paths.bus_public_key(), identity.public().to_hex().as_bytes())?;
+        Ok(Self {
+            paths: paths.clone(),
+            identity,
+            listener,
+            poll,
+            accept_again: None,
+            last_connection: 0,
+            newcomers: Newcomers::default(),
+            router: Router::default(),
+            peers: HashMap::new(),
+            turns: VecDeque::new(),
+            ending: Vec::new(),
+            buffer: ReadBuffer::default(),
+        })
     }
 
-    /// The last places are for daemons: strangers cannot lock them out.
-    fn has_room_for(&self, session: &Session) -> bool {
-        if self.peers.borrow().len() >= CONNECTIONS_MAX {
-            return false;
+    /// Serves until told to end.
+    fn run(&mut self, mut supervisor: Option<OwnedFd>) -> Result<(), Errno> {
+        loop {
+            let until = if self.turns.is_empty() { self.next_deadline() } else { Some(Instant::now()) };
+            self.poll.wait(until)?;
+            let now = Instant::now();
+            let mut place = 0;
+            while let Some(happened) = self.poll.happened(place) {
+                place += 1;
+                match happened.number {
+                    SIGNALS => return Ok(()),
+                    LISTENER => self.accept_some(now),
+                    SUPERVISOR => {
+                        // Nothing is ever written into that pipe, so this is its end.
+                        if let Some(ended) = supervisor.take() {
+                            self.poll.remove(&ended);
+                            supervise::replace_supervisor(&self.paths);
+                        }
+                    }
+                    _ => self.notice(happened, now),
+                }
+            }
+            for _ in 0..self.turns.len() {
+                if let Some(id) = self.turns.pop_front() {
+                    self.turn(id);
+                    self.follow_up(now);
+                }
+            }
+            self.keep_time(now);
         }
-        self.router.borrow().strangers() < CONNECTIONS_MAX - CONNECTIONS_RESERVED
-            || [SECRETS, PROFILE, LAUNCHER].iter().any(|name| self.owns_key(name, session))
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        [self.router.next_deadline(), self.newcomers.next_deadline(), self.accept_again]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due.
+    fn keep_time(&mut self, now: Instant) {
+        if self.accept_again.is_some_and(|again| again <= now) {
+            self.accept_again = None;
+            self.watch_listener(true);
+        }
+        self.newcomers.expire(now);
+        if self.router.next_deadline().is_some_and(|deadline| deadline <= now) {
+            let refused = self.router.expire(now);
+            for refused in &refused {
+                if let Some(peer) = self.peers.get_mut(&refused.to) {
+                    peer.held.retain(|held| self.router.is_pending(held.header.id));
+                }
+            }
+            self.refuse_all(refused);
+        }
+        self.follow_up(now);
+    }
+
+    /// Does what follows from what was done: held requests go on, connections end.
+    fn follow_up(&mut self, now: Instant) {
+        loop {
+            self.let_held_go(now);
+            match self.ending.pop() {
+                Some(id) => self.end(id),
+                None => return,
+            }
+        }
+    }
+
+    fn watch_listener(&self, watch: bool) {
+        if let Err(error) = self.poll.watch_reading(LISTENER, &self.listener, watch) {
+            tracing::error!(%error, "the socket of the bus cannot be watched");
+        }
+    }
+
+    fn accept_some(&mut self, now: Instant) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => self.greet(socket, now),
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "no connection can be accepted for a moment");
+                    self.accept_again = Some(now + ACCEPT_PAUSE);
+                    return self.watch_listener(false);
+                }
+            }
+        }
+    }
+
+    fn greet(&mut self, socket: OwnedFd, now: Instant) {
+        if !facts::is_own_user(&socket) {
+            tracing::warn!("a connection of another user was closed");
+            return;
+        }
+        self.last_connection += 1;
+        let id = self.last_connection;
+        if let Err(error) = self.poll.add(id, &socket) {
+            tracing::error!(%error, "a connection cannot be watched and was closed");
+            return;
+        }
+        self.newcomers.admit(id, socket, now);
+        // Message 1 is usually there already.
+        self.hear_newcomer(id, now);
+    }
+
+    fn notice(&mut self, happened: Happened, now: Instant) {
+        let id = happened.number;
+        let Some(peer) = self.peers.get_mut(&id) else { return self.hear_newcomer(id, now) };
+        if happened.writable {
+            // A broken socket shows again where it is read.
+            let _ = peer.flush();
+            self.watch_room(id);
+        }
+        if happened.readable {
+            self.queue(id);
+        }
+    }
+
+    fn hear_newcomer(&mut self, id: ConnectionId, now: Instant) {
+        let Step::Authenticated(socket, session) = self.newcomers.read(id, &self.identity) else { return };
+        let Some(sender) = facts::sender(&socket, id) else { return };
+        if !self.make_room(&session) {
+            tracing::warn!(pid = sender.pid, "a connection was closed: too many are open");
+            return;
+        }
+        self.router.join(sender);
+        self.peers.insert(id, Peer::new(socket, Connection::new(*session, &[]), now));
+    }
+
+    /// Sees to it that there is a place for a connection. The last places are for daemons; among strangers, a new one
+    /// gets the place of whom nothing has been heard for longest.
+    fn make_room(&mut self, session: &Session) -> bool {
+        let idle = {
+            let strangers: Vec<(ConnectionId, bool)> = self.router.strangers().collect();
+            if strangers.len() < CONNECTIONS_MAX - CONNECTIONS_RESERVED
+                || (self.peers.len() < CONNECTIONS_MAX
+                    && [SECRETS, PROFILE, LAUNCHER].iter().any(|name| self.owns_key(name, session)))
+            {
+                return true;
+            }
+            let heard = |id: &ConnectionId| self.peers.get(id).map(|peer| peer.last_heard);
+            strangers.into_iter().min_by_key(|(id, asking)| (*asking, heard(id))).map(|(id, _)| id)
+        };
+        let Some(idle) = idle else { return false };
+        tracing::warn!(connection = idle, "a connection was closed for a new one: too many are open");
+        self.end(idle);
+        true
     }
 
     fn owns_key(&self, name: &str, session: &Session) -> bool {
         matches!(socket::published_key(&self.paths.public_key(name)), Ok(Some(key)) if key == session.remote())
     }
 
-    /// Serves one authenticated connection until it ends.
-    async fn live(self: Rc<Self>, socket: UnixStream, session: Session, sender: Sender) {
-        let id = sender.connection;
-        let peer = Peer::new(socket, Connection::new(session, &[]));
-        self.peers.borrow_mut().insert(id, Rc::clone(&peer));
-        self.router.borrow_mut().join(sender);
-        let end = peer.run(|frame| self.take(id, frame)).await;
-        tracing::debug!(connection = id, %end, "a connection ended");
-        self.peers.borrow_mut().remove(&id);
-        let (refused, incidents) = self.router.borrow_mut().leave(id);
-        self.refuse_all(refused);
-        incidents.iter().for_each(|incident| self.tell(incident));
+    fn queue(&mut self, id: ConnectionId) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && !std::mem::replace(&mut peer.queued, true)
+        {
+            self.turns.push_back(id);
+        }
+    }
+
+    /// Takes what a peer has sent, as much as one turn allows.
+    fn turn(&mut self, id: ConnectionId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.queued = false;
+        let allowance = if self.router.is_registered(id) { FRAMES_PER_TURN } else { 1 };
+        let now = Instant::now();
+        for _ in 0..allowance {
+            let Some(peer) = self.peers.get_mut(&id) else { return };
+            match peer.next_frame(&mut self.buffer) {
+                Ok(Some(frame)) => {
+                    peer.last_heard = now;
+                    self.take(id, frame, now);
+                }
+                Ok(None) => return self.check_weight(id),
+                Err(end) => {
+                    tracing::debug!(connection = id, %end, "a connection ended");
+                    return self.ending.push(id);
+                }
+            }
+        }
+        if self.peers.get(&id).is_some_and(Peer::has_input) {
+            self.queue(id);
+        }
     }
 
     /// Does with a frame what the router says.
-    fn take(&self, from: ConnectionId, frame: Frame) {
-        let now = Instant::now();
+    fn take(&mut self, from: ConnectionId, frame: Frame, now: Instant) {
         let Frame { header, body, descriptors } = frame;
         let (id, seal) = (header.id, header.seal);
-        let first_deadline = self.router.borrow().next_deadline();
-        let effect = self.router.borrow_mut().route(from, header, now);
-        match effect {
+        if !descriptors.is_empty() && self.descriptors_held() + descriptors.len() > DESCRIPTORS_HELD_MAX {
+            return self.refuse_all([Refused { to: from, correlation: id, refusal: Refusal::Busy }]);
+        }
+        match self.router.route(from, header, now) {
             Effect::Deliver { to, header } => self.deliver(to, &header, &body, descriptors),
-            Effect::Publish { to, header } => {
-                for connection in to {
-                    if let Some(peer) = self.peer(connection) {
-                        peer.send_event(&header, &body);
-                    }
-                }
-            }
+            Effect::Hold(header) => self.hold(from, Held { header, body, descriptors }),
+            Effect::Publish { to, header } => self.publish(&to, &header, &body),
             Effect::Own if seal == Seal::None => self.answer_own(from, id, &body, now),
             Effect::Own => {
                 self.refuse_all([Refused { to: from, correlation: id, refusal: Refusal::Forbidden }])
@@ -206,23 +333,56 @@ impl Bus {
             Effect::Report(incident) => self.tell(&incident),
             Effect::Drop | Effect::Count => {}
         }
-        if self.router.borrow().next_deadline() != first_deadline {
-            self.deadline_changed.notify_one();
+    }
+
+    /// Sends an event to all of these.
+    pub(crate) fn publish(&mut self, to: &[ConnectionId], header: &Header, body: &[u8]) {
+        for connection in to {
+            if let Some(peer) = self.peers.get_mut(connection) {
+                peer.send_event(header, body);
+            }
+            self.watch_room(*connection);
         }
     }
 
-    fn peer(&self, connection: ConnectionId) -> Option<Rc<Peer>> {
-        self.peers.borrow().get(&connection).cloned()
+    /// Descriptors of all frames that have arrived and not left.
+    fn descriptors_held(&self) -> usize {
+        self.peers.values().map(Peer::descriptors).sum()
     }
 
-    fn deliver(&self, to: ConnectionId, header: &Header, body: &[u8], descriptors: Vec<OwnedFd>) {
-        let sent = self.peer(to).map_or(Err(WireError::Full), |peer| peer.send(header, body, descriptors));
-        if sent.is_ok() {
+    fn hold(&mut self, from: ConnectionId, held: Held) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        if peer.bytes() + held.body.len() > STRANGER_BYTES_MAX {
+            let refused = self.router.undelivered(held.header.id);
+            return self.refuse_all(refused);
+        }
+        peer.held.push_back(held);
+    }
+
+    /// Delivers what was held until its asker's request before it was answered.
+    fn let_held_go(&mut self, now: Instant) {
+        while let Some(asker) = self.router.next_freed() {
+            while let Some(held) = self.peers.get_mut(&asker).and_then(|peer| peer.held.pop_front()) {
+                match self.router.release(held.header.id, now) {
+                    Released::Deliver { to, deadline_ms } => {
+                        let header = Header { deadline_ms, ..held.header };
+                        self.deliver(to, &header, &held.body, held.descriptors);
+                        break;
+                    }
+                    Released::Refuse(refused) => self.refuse_all([refused]),
+                    Released::Drop => {}
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, to: ConnectionId, header: &Header, body: &[u8], descriptors: Vec<OwnedFd>) {
+        if self.send(to, header, body, descriptors).is_ok() {
             return;
         }
         match header.kind {
             Kind::Request => {
-                let refused = self.router.borrow_mut().undelivered(header.id);
+                let refused = self.router.undelivered(header.id);
                 self.refuse_all(refused);
             }
             // An asker that does not read its answers would wait for ever; its end tells it at once.
@@ -230,104 +390,76 @@ impl Bus {
         }
     }
 
-    fn cut_off(&self, connection: ConnectionId) {
-        if let Some(peer) = self.peer(connection) {
-            tracing::warn!(connection, "a connection does not read what it asked for and was closed");
-            peer.close();
+    fn send(
+        &mut self,
+        to: ConnectionId,
+        header: &Header,
+        body: &[u8],
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), WireError> {
+        let peer = self.peers.get_mut(&to).ok_or(WireError::Full)?;
+        peer.send(header, body, descriptors)?;
+        self.watch_room(to);
+        Ok(())
+    }
+
+    /// Has the poll watch for room exactly while something waits for it, and ends who keeps too much waiting.
+    fn watch_room(&mut self, id: ConnectionId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let wanted = peer.has_output();
+        if peer.watches_room == wanted {
+            return;
+        }
+        peer.watches_room = wanted;
+        if let Err(error) = self.poll.watch_room(id, peer.socket(), wanted) {
+            tracing::error!(%error, "a connection cannot be watched and is closed");
+            self.ending.push(id);
+        } else if wanted {
+            self.check_weight(id);
         }
     }
 
-    fn refuse_all(&self, refused: impl IntoIterator<Item = Refused>) {
+    /// Ends a stranger that makes the bus keep too much for it.
+    fn check_weight(&mut self, id: ConnectionId) {
+        if self.router.is_registered(id) {
+            return;
+        }
+        let Some(bytes) = self.peers.get(&id).map(Peer::bytes).filter(|bytes| *bytes > 0) else { return };
+        let all: usize =
+            self.router.strangers().filter_map(|(id, _)| self.peers.get(&id)).map(Peer::bytes).sum();
+        if bytes > STRANGER_BYTES_MAX || all > STRANGERS_BYTES_MAX {
+            self.cut_off(id);
+        }
+    }
+
+    /// Ends a connection once what is being done is done.
+    pub(crate) fn cut_off(&mut self, connection: ConnectionId) {
+        tracing::warn!(connection, "a connection does not read what it asked for and is closed");
+        self.ending.push(connection);
+    }
+
+    fn end(&mut self, id: ConnectionId) {
+        self.peers.remove(&id);
+        let (refused, incidents) = self.router.leave(id);
+        self.refuse_all(refused);
+        incidents.iter().for_each(|incident| self.tell(incident));
+    }
+
+    pub(crate) fn refuse_all(&mut self, refused: impl IntoIterator<Item = Refused>) {
         for Refused { to, correlation, refusal } in refused {
             self.answer(to, Kind::Refusal, correlation, &refusal);
         }
     }
 
-    fn answer<T: serde::Serialize>(&self, to: ConnectionId, kind: Kind, correlation: u64, message: &T) {
-        let header = Header { correlation, ..own_header(kind, Destination::Asker) };
-        let Ok(body) = encode(message) else { return };
-        if self.peer(to).is_some_and(|peer| peer.send(&header, &body, Vec::new()).is_err()) {
+    /// Sends a message of the bus itself; who takes no more of them is cut off.
+    pub(crate) fn send_own(&mut self, to: ConnectionId, header: &Header, body: &[u8]) {
+        if self.peers.contains_key(&to) && self.send(to, header, body, Vec::new()).is_err() {
             self.cut_off(to);
         }
     }
 
-    /// Answers a request to the bus itself, which is served like any other peer.
-    fn answer_own(&self, from: ConnectionId, id: u64, body: &[u8], now: Instant) {
-        match decode::<BusRequest>(body) {
-            Ok(BusRequest::Announce(call)) => {
-                let result = self.announce(from, &call);
-                if result == Err(BusDenial::NameTaken) {
-                    let effect = self.router.borrow_mut().misdeed(from, Misdeed::NameTakeover, now);
-                    if let Effect::Report(incident) = effect {
-                        self.tell(&incident);
-                    }
-                }
-                self.answer(from, Kind::Response, id, &result);
-            }
-            Ok(BusRequest::Subscribe(call)) => {
-                let result = self.router.borrow_mut().subscribe(from, &call);
-                self.answer(from, Kind::Response, id, &result);
-            }
-            Ok(BusRequest::Peers(_)) => {
-                let mut peers = self.router.borrow().registered();
-                peers.extend(own_entry());
-                self.answer(from, Kind::Response, id, &Ok::<_, BusDenial>(peers));
-            }
-            Err(_) => self.refuse_all([Refused { to: from, correlation: id, refusal: Refusal::Forbidden }]),
-        }
+    /// The peer behind a connection.
+    pub(crate) fn peer(&mut self, connection: ConnectionId) -> Option<&mut Peer> {
+        self.peers.get_mut(&connection)
     }
-
-    fn announce(&self, from: ConnectionId, call: &Announce) -> Result<(), BusDenial> {
-        let key = self.peer(from).ok_or(BusDenial::NotRegistered)?.key();
-        match socket::published_key(&self.paths.public_key(call.name.as_str())) {
-            Ok(Some(published)) if published == key => self.router.borrow_mut().announce(from, call),
-            _ => Err(BusDenial::NotRegistered),
-        }
-    }
-
-    /// Publishes an incident in the bus's own name.
-    fn tell(&self, incident: &Incident) {
-        tracing::warn!(misdeed = ?incident.misdeed, count = incident.count, pid = incident.sender.pid, "a client misbehaved");
-        let Ok(body) = encode(incident) else { return };
-        let header = Header {
-            sender: own_sender(),
-            ..own_header(Kind::Event, Destination::Topic(Topic::BusIncident))
-        };
-        let subscribers = self.router.borrow().subscribers(Topic::BusIncident);
-        for peer in subscribers.into_iter().filter_map(|connection| self.peer(connection)) {
-            peer.send_event(&header, &body);
-        }
-    }
-}
-
-fn own_header(kind: Kind, destination: Destination) -> Header {
-    Header {
-        kind,
-        id: 0,
-        correlation: 0,
-        destination,
-        method: 0,
-        sender: None,
-        deadline_ms: 0,
-        descriptors: 0,
-        seal: Seal::None,
-    }
-}
-
-/// The bus in its own list of daemons.
-fn own_entry() -> Option<PeerEntry> {
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    Some(PeerEntry { name: DaemonName::parse(BUS).ok()?, version, pid: Some(std::process::id()) })
-}
-
-fn own_sender() -> Option<Sender> {
-    Some(Sender {
-        name: Some(DaemonName::parse(BUS).ok()?),
-        connection: 0,
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        pid: Some(std::process::id()),
-        executable: None,
-        unit: None,
-    })
 }

@@ -7,13 +7,14 @@ use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 
+/// Whether a process of our own user opened the connection; to others the bus does not speak.
+pub(crate) fn is_own_user(socket: impl AsFd) -> bool {
+    socket_peercred(socket).is_ok_and(|credentials| credentials.uid == rustix::process::geteuid())
+}
+
 /// Who opened the connection, as far as the kernel vouches for it: user, group and, through a pidfd, the process.
-/// `None` if it is another user's, to whom the bus does not speak.
-pub(crate) fn admit(socket: impl AsFd, connection: u64) -> Option<Sender> {
+pub(crate) fn sender(socket: impl AsFd, connection: u64) -> Option<Sender> {
     let credentials = socket_peercred(&socket).ok()?;
-    if credentials.uid != rustix::process::geteuid() {
-        return None;
-    }
     let mut sender = Sender {
         name: None,
         connection,
@@ -55,9 +56,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_end_of_a_socket_pair_is_admitted_with_our_process() {
+    fn our_own_end_of_a_socket_pair_is_our_process() {
         let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
-        let sender = admit(&a, 4).unwrap();
+        assert!(is_own_user(&a));
+        let sender = sender(&a, 4).unwrap();
         assert_eq!((sender.connection, sender.pid), (4, Some(std::process::id())));
         assert_eq!(sender.name, None);
     }

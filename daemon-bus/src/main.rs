@@ -3,7 +3,10 @@
 
 mod bus;
 mod facts;
+mod newcomers;
+mod own;
 mod peer;
+mod poll;
 mod router;
 mod supervise;
 
@@ -20,9 +23,7 @@ fn main() -> ExitCode {
         return supervise::main();
     }
     let supervised = is(supervise::SUPERVISED);
-    let outcome = Process::start(BUS, false).and_then(|process| {
-        process.block_on(bus::serve(&process.paths, supervised)).and_then(|served| served)
-    });
+    let outcome = Process::start(BUS, false).and_then(|process| bus::serve(&process.paths, supervised));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(BUS, &error),

@@ -1,136 +1,115 @@
-//! One connection of the bus: its socket, its wire state, and the one task that moves bytes between them.
+//! One connection of the bus after its handshake: its socket, its wire state, and what waits for its turn.
 //!
-//! Whoever has a frame for the peer seals and writes it at once; only what the socket does not take waits for the
-//! peer's own task. So no frame waits for a task to be scheduled, and reading never waits for writing.
+//! Whoever has a frame for the peer seals and writes it at once; only what the socket does not take waits until there
+//! is room. So reading never waits for writing.
 
-use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::time::Instant;
 
-use core_ipc::socket::{self, LinkError};
-use core_ipc::wire::{Connection, Frame, PublicKey, WireError};
+use core_ipc::socket::{self, LinkError, ReadBuffer, Received};
+use core_ipc::wire::{Body, Connection, Frame, PublicKey, WireError};
 use core_types::header::Header;
-use tokio::io::Interest;
-use tokio::net::UnixStream;
-use tokio::sync::Notify;
 
-/// Reads of one peer before others get their turn.
-const READS_PER_TURN: usize = 16;
+/// A request that waits until its asker's one before it has been answered.
+pub(crate) struct Held {
+    pub(crate) header: Header,
+    pub(crate) body: Body,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
 
 /// A connection after its handshake.
 pub(crate) struct Peer {
-    socket: UnixStream,
-    wire: RefCell<Connection>,
-    must_flush: Notify,
-    must_close: Notify,
-    lost_events: Cell<u64>,
+    socket: OwnedFd,
+    wire: Connection,
+    lost_events: u64,
+    /// Whether it is among those that get a turn.
+    pub(crate) queued: bool,
+    /// Whether the poll watches for room to write.
+    pub(crate) watches_room: bool,
+    /// When it sent the last whole frame.
+    pub(crate) last_heard: Instant,
+    pub(crate) held: VecDeque<Held>,
 }
 
 impl Peer {
-    pub(crate) fn new(socket: UnixStream, wire: Connection) -> Rc<Self> {
-        Rc::new(Self {
+    pub(crate) fn new(socket: OwnedFd, wire: Connection, now: Instant) -> Self {
+        Self {
             socket,
-            wire: RefCell::new(wire),
-            must_flush: Notify::new(),
-            must_close: Notify::new(),
-            lost_events: Cell::new(0),
-        })
+            wire,
+            lost_events: 0,
+            queued: false,
+            watches_room: false,
+            last_heard: now,
+            held: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.socket
     }
 
     /// The static key that the peer proved to own.
     pub(crate) fn key(&self) -> PublicKey {
-        self.wire.borrow().remote()
+        self.wire.remote()
     }
 
-    /// Sends a frame: writes what the socket takes and leaves the rest to the peer's task.
+    /// The next whole frame; reads at most once what has arrived. `None` when there is none yet: if the socket has
+    /// more, the poll will say so.
+    pub(crate) fn next_frame(&mut self, buffer: &mut ReadBuffer) -> Result<Option<Frame>, LinkError> {
+        if let Some(frame) = self.wire.next_frame()? {
+            return Ok(Some(frame));
+        }
+        match socket::receive(&self.socket, &mut self.wire, buffer)? {
+            Received::Nothing => Ok(None),
+            Received::All | Received::Part => Ok(self.wire.next_frame()?),
+        }
+    }
+
+    /// Whether there may be a frame of which the poll says nothing, because it has been read.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.wire.is_between_frames()
+    }
+
+    /// Whether something waits until the socket has room.
+    pub(crate) fn has_output(&self) -> bool {
+        self.wire.pending_output() > 0
+    }
+
+    /// Sends a frame: writes what the socket takes and keeps the rest.
     pub(crate) fn send(
-        &self,
+        &mut self,
         header: &Header,
         body: &[u8],
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), WireError> {
-        self.wire.borrow_mut().send(header, body, descriptors)?;
+        self.wire.send(header, body, descriptors)?;
         // A broken socket shows again where it is read.
-        if !matches!(self.flush(), Ok(true)) {
-            self.must_flush.notify_one();
-        }
+        let _ = self.flush();
         Ok(())
     }
 
     /// Sends an event, or counts it as lost if the peer does not read; the next one that passes tells how many were lost.
-    pub(crate) fn send_event(&self, header: &Header, body: &[u8]) {
-        let header = Header { correlation: self.lost_events.get(), ..header.clone() };
+    pub(crate) fn send_event(&mut self, header: &Header, body: &[u8]) {
+        let header = Header { correlation: self.lost_events, ..header.clone() };
         match self.send(&header, body, Vec::new()) {
-            Ok(()) => self.lost_events.set(0),
-            Err(_) => self.lost_events.set(self.lost_events.get() + 1),
+            Ok(()) => self.lost_events = 0,
+            Err(_) => self.lost_events += 1,
         }
     }
 
-    /// Makes the peer's task end.
-    pub(crate) fn close(&self) {
-        self.must_close.notify_one();
+    /// Writes what the socket takes.
+    pub(crate) fn flush(&mut self) -> Result<bool, LinkError> {
+        socket::flush(&self.socket, &mut self.wire)
     }
 
-    fn flush(&self) -> Result<bool, LinkError> {
-        let mut outcome = Ok(false);
-        // The inner outcome says it all; the outer one only tells the runtime whether to wait.
-        let _ = self.socket.try_io(Interest::WRITABLE, || {
-            outcome = socket::flush(&self.socket, &mut self.wire.borrow_mut());
-            if matches!(outcome, Ok(false)) { Err(std::io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        outcome
+    /// Bytes that the bus holds for this peer.
+    pub(crate) fn bytes(&self) -> usize {
+        self.wire.bytes() + self.held.iter().map(|held| held.body.len()).sum::<usize>()
     }
 
-    fn receive(&self) -> Result<bool, LinkError> {
-        let mut outcome = Ok(false);
-        let _ = self.socket.try_io(Interest::READABLE, || {
-            outcome = socket::receive(&self.socket, &mut self.wire.borrow_mut());
-            if matches!(outcome, Ok(false)) { Err(std::io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        outcome
-    }
-
-    /// Moves bytes until the connection ends; gives each frame that arrives to `take`.
-    pub(crate) async fn run(&self, take: impl Fn(Frame)) -> LinkError {
-        loop {
-            let waiting = self.wire.borrow().pending_output() > 0;
-            let interest = if waiting { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            let turn = tokio::select! {
-                ready = self.socket.ready(interest) => self.turn(ready, &take),
-                // Something was left to write: the interest is another one now.
-                () = self.must_flush.notified() => Ok(()),
-                () = self.must_close.notified() => Err(LinkError::Closed),
-            };
-            if let Err(end) = turn {
-                return end;
-            }
-        }
-    }
-
-    fn turn(&self, ready: std::io::Result<tokio::io::Ready>, take: &impl Fn(Frame)) -> Result<(), LinkError> {
-        let ready = ready.map_err(|_| LinkError::Closed)?;
-        if ready.is_writable() {
-            self.flush()?;
-        }
-        if ready.is_readable() {
-            self.read_turn(take)?;
-        }
-        Ok(())
-    }
-
-    fn read_turn(&self, take: &impl Fn(Frame)) -> Result<(), LinkError> {
-        for _ in 0..READS_PER_TURN {
-            if !self.receive()? {
-                break;
-            }
-            loop {
-                let frame = self.wire.borrow_mut().next_frame()?;
-                match frame {
-                    Some(frame) => take(frame),
-                    None => break,
-                }
-            }
-        }
-        Ok(())
+    /// Descriptors that the bus holds for this peer.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.wire.descriptors() + self.held.iter().map(|held| held.descriptors.len()).sum::<usize>()
     }
 }

@@ -28,6 +28,8 @@ pub(crate) type ConnectionId = u64;
 pub(crate) enum Effect {
     /// Forward it with this header; if the connection takes nothing more, call [`Router::undelivered`].
     Deliver { to: ConnectionId, header: Header },
+    /// Keep it, with this header, until [`Router::release`] is to be called for it.
+    Hold(Header),
     /// Forward it to all of these, each with this header.
     Publish { to: Vec<ConnectionId>, header: Header },
     /// The bus itself is asked.
@@ -50,9 +52,23 @@ pub(crate) struct Refused {
     pub(crate) refusal: Refusal,
 }
 
+/// What is to be done with a request that was held.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Released {
+    /// Forward it, with so many milliseconds left.
+    Deliver { to: ConnectionId, deadline_ms: u32 },
+    /// Drop it and tell the asker.
+    Refuse(Refused),
+    /// Drop it: the asker has been told that its time is up.
+    Drop,
+}
+
 struct PeerState {
     sender: Sender,
+    /// Requests of this peer that are not answered.
     in_flight: usize,
+    /// Those of them that have been delivered; the others are held.
+    delivered: usize,
     topics: BTreeSet<Topic>,
     untold: HashMap<Misdeed, u32>,
     told: Option<Instant>,
@@ -68,7 +84,8 @@ struct Pending {
     asker: ConnectionId,
     asker_id: u64,
     service: DaemonName,
-    answerer: ConnectionId,
+    /// The connection it was delivered to; `None` while it is held.
+    answerer: Option<ConnectionId>,
     deadline: Instant,
 }
 
@@ -79,14 +96,22 @@ pub(crate) struct Router {
     services: HashMap<DaemonName, Registration>,
     pending: HashMap<u64, Pending>,
     deadlines: BTreeSet<(Instant, u64)>,
+    /// Askers of which something is held and nothing is delivered any more.
+    freed: Vec<ConnectionId>,
     last_id: u64,
 }
 
 impl Router {
     /// A connection has ended its handshake.
     pub(crate) fn join(&mut self, sender: Sender) {
-        let state =
-            PeerState { in_flight: 0, topics: BTreeSet::new(), untold: HashMap::new(), told: None, sender };
+        let state = PeerState {
+            in_flight: 0,
+            delivered: 0,
+            topics: BTreeSet::new(),
+            untold: HashMap::new(),
+            told: None,
+            sender,
+        };
         self.peers.insert(state.sender.connection, state);
     }
 
@@ -97,7 +122,7 @@ impl Router {
         let ended: Vec<u64> = self
             .pending
             .iter()
-            .filter(|(_, pending)| pending.asker == connection || pending.answerer == connection)
+            .filter(|(_, pending)| pending.asker == connection || pending.answerer == Some(connection))
             .map(|(id, _)| *id)
             .collect();
         let refused = ended
@@ -140,12 +165,22 @@ impl Router {
         let Some(registration) = self.services.get_mut(&service) else {
             return refuse(Refusal::ServiceUnknown);
         };
-        let allowance = if peer.sender.name.is_some() { IN_FLIGHT_REGISTERED_MAX } else { IN_FLIGHT_MAX };
+        let registered = peer.sender.name.is_some();
+        let allowance = if registered { IN_FLIGHT_REGISTERED_MAX } else { IN_FLIGHT_MAX };
         if peer.in_flight >= allowance || registration.waiting >= SERVICE_QUEUE_MAX {
             return refuse(Refusal::Busy);
         }
+        // What one stranger asks reaches the services one after the other, so that many strangers that ask much fill
+        // no service's queue, and everyone's next request is as near as any other's.
+        let hold = !registered && peer.delivered > 0;
         peer.in_flight += 1;
-        registration.waiting += 1;
+        let answerer = if hold {
+            None
+        } else {
+            peer.delivered += 1;
+            registration.waiting += 1;
+            Some(registration.connection)
+        };
         let wanted = if header.deadline_ms == 0 {
             DEADLINE_MS_DEFAULT
         } else {
@@ -154,20 +189,52 @@ impl Router {
         let deadline = now + Duration::from_millis(wanted.into());
         self.last_id += 1;
         let id = self.last_id;
-        let to = registration.connection;
         self.deadlines.insert((deadline, id));
-        self.pending
-            .insert(id, Pending { asker: from, asker_id: header.id, service, answerer: to, deadline });
+        self.pending.insert(id, Pending { asker: from, asker_id: header.id, service, answerer, deadline });
         header.id = id;
         header.correlation = 0;
         header.deadline_ms = wanted;
         header.sender = Some(peer.sender.clone());
-        Effect::Deliver { to, header }
+        match answerer {
+            Some(to) => Effect::Deliver { to, header },
+            None => Effect::Hold(header),
+        }
+    }
+
+    /// An asker whose held requests may go on: call [`Self::release`] for them, the oldest first, until one of them
+    /// is to be delivered.
+    pub(crate) fn next_freed(&mut self) -> Option<ConnectionId> {
+        self.freed.pop()
+    }
+
+    /// Lets go of a held request.
+    pub(crate) fn release(&mut self, id: u64, now: Instant) -> Released {
+        let Some(pending) = self.pending.get_mut(&id) else { return Released::Drop };
+        let Some(registration) =
+            self.services.get_mut(&pending.service).filter(|service| service.waiting < SERVICE_QUEUE_MAX)
+        else {
+            let refusal = if self.services.contains_key(&pending.service) {
+                Refusal::Busy
+            } else {
+                Refusal::ServiceUnknown
+            };
+            let refused = pending.refused(refusal);
+            self.settle(id);
+            return Released::Refuse(refused);
+        };
+        registration.waiting += 1;
+        pending.answerer = Some(registration.connection);
+        if let Some(peer) = self.peers.get_mut(&pending.asker) {
+            peer.delivered += 1;
+        }
+        let left = pending.deadline.saturating_duration_since(now).as_millis();
+        let deadline_ms = u32::try_from(left).unwrap_or(u32::MAX).max(1);
+        Released::Deliver { to: registration.connection, deadline_ms }
     }
 
     fn response(&mut self, from: ConnectionId, mut header: Header, now: Instant) -> Effect {
         match self.pending.get(&header.correlation) {
-            Some(pending) if pending.answerer == from => {}
+            Some(pending) if pending.answerer == Some(from) => {}
             // Who serves may be late with an answer; who serves nothing has been asked nothing.
             None if header.correlation <= self.last_id && self.serves(from) => return Effect::Drop,
             _ => return self.misdeed(from, Misdeed::ForgedResponse, now),
@@ -203,9 +270,15 @@ impl Router {
         self.deadlines.remove(&(pending.deadline, id));
         if let Some(asker) = self.peers.get_mut(&pending.asker) {
             asker.in_flight -= 1;
+            if pending.answerer.is_some() {
+                asker.delivered -= 1;
+                if asker.delivered == 0 && asker.in_flight > 0 {
+                    self.freed.push(pending.asker);
+                }
+            }
         }
         if let Some(registration) = self.services.get_mut(&pending.service)
-            && registration.connection == pending.answerer
+            && Some(registration.connection) == pending.answerer
         {
             registration.waiting -= 1;
         }
@@ -215,6 +288,11 @@ impl Router {
     /// The service's connection took the request no more.
     pub(crate) fn undelivered(&mut self, id: u64) -> Option<Refused> {
         self.settle(id).map(|pending| pending.refused(Refusal::Busy))
+    }
+
+    /// Whether the request still waits for its answer.
+    pub(crate) fn is_pending(&self, id: u64) -> bool {
+        self.pending.contains_key(&id)
     }
 
     /// When [`Self::expire`] is to be called next.
@@ -292,9 +370,15 @@ impl Router {
         Effect::Report(Incident { misdeed, sender: peer.sender.clone(), count })
     }
 
-    /// How many connections are not registered daemons.
-    pub(crate) fn strangers(&self) -> usize {
-        self.peers.values().filter(|peer| peer.sender.name.is_none()).count()
+    /// The connections that are not registered daemons, and whether a request of theirs is under way.
+    pub(crate) fn strangers(&self) -> impl Iterator<Item = (ConnectionId, bool)> {
+        let strangers = self.peers.iter().filter(|(_, peer)| peer.sender.name.is_none());
+        strangers.map(|(id, peer)| (*id, peer.in_flight > 0))
+    }
+
+    /// Whether the connection is a registered daemon's.
+    pub(crate) fn is_registered(&self, connection: ConnectionId) -> bool {
+        self.peers.get(&connection).is_some_and(|peer| peer.sender.name.is_some())
     }
 }
 
@@ -355,7 +439,7 @@ mod tests {
 
     fn ask(router: &mut Router, id: u64, now: Instant) -> u64 {
         match router.route(ASKER, request(id), now) {
-            Effect::Deliver { to: SERVICE, header } => header.id,
+            Effect::Deliver { to: SERVICE, header } | Effect::Hold(header) => header.id,
             other => panic!("{other:?}"),
         }
     }
@@ -466,6 +550,55 @@ mod tests {
         );
         router.undelivered(ids[0]).unwrap();
         ask(&mut router, 100, now);
+    }
+
+    #[test]
+    fn a_strangers_requests_are_delivered_one_after_the_other() {
+        let (mut router, now) = (router(), Instant::now());
+        let Effect::Deliver { header: first, .. } = router.route(ASKER, request(1), now) else { panic!() };
+        let Effect::Hold(second) = router.route(ASKER, request(2), now) else { panic!("not held") };
+        let Effect::Hold(third) = router.route(ASKER, request(3), now) else { panic!("not held") };
+        assert!(matches!(router.route(STRANGER, request(1), now), Effect::Deliver { .. }), "others go on");
+        assert_eq!(router.next_freed(), None);
+        assert!(
+            matches!(router.route(SERVICE, response(second.id), now), Effect::Report(_)),
+            "not asked yet"
+        );
+        router.route(SERVICE, response(first.id), now);
+        assert_eq!((router.next_freed(), router.next_freed()), (Some(ASKER), None));
+        let later = now + Duration::from_millis(400);
+        assert_eq!(router.release(second.id, later), Released::Deliver { to: SERVICE, deadline_ms: 600 });
+        let mut gone = router.leave(SERVICE).0;
+        gone.sort_by_key(|refused| refused.to);
+        assert_eq!(
+            gone.iter().map(|refused| (refused.to, refused.correlation, refused.refusal)).collect::<Vec<_>>(),
+            [(ASKER, 2, Refusal::ServiceGone), (STRANGER, 1, Refusal::ServiceGone)]
+        );
+        assert_eq!(router.next_freed(), Some(ASKER));
+        let unknown = Refused { to: ASKER, correlation: 3, refusal: Refusal::ServiceUnknown };
+        assert_eq!(router.release(third.id, later), Released::Refuse(unknown));
+        assert_eq!(router.release(third.id, later), Released::Drop);
+    }
+
+    #[test]
+    fn a_held_request_keeps_its_deadline() {
+        let (mut router, now) = (router(), Instant::now());
+        ask(&mut router, 1, now);
+        let held = ask(&mut router, 2, now);
+        let refused = router.expire(now + Duration::from_secs(1));
+        assert_eq!(refused.len(), 2);
+        assert!(!router.is_pending(held));
+        assert_eq!(router.release(held, now), Released::Drop);
+    }
+
+    #[test]
+    fn a_daemon_asks_as_much_at_once_as_it_likes() {
+        let (mut router, now) = (router(), Instant::now());
+        router.announce(ASKER, &Announce { name: name("daemon-launcher"), version: "1".into() }).unwrap();
+        for id in 1..=IN_FLIGHT_REGISTERED_MAX as u64 {
+            assert!(matches!(router.route(ASKER, request(id), now), Effect::Deliver { .. }));
+        }
+        assert!(matches!(router.route(ASKER, request(999), now), Effect::Refuse(_)));
     }
 
     #[test]

@@ -18,9 +18,9 @@ use core_types::paths::Paths;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::UnixDatagram;
-use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::sync::{Notify, watch};
+use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 /// Name of the supervisor's instance lock.
@@ -39,8 +39,10 @@ pub(crate) fn main() -> ExitCode {
     // A session of its own: a terminal that closes takes its processes along, but not these. It fails only for a
     // process that leads a group already, and then the starter has seen to it.
     let _ = rustix::process::setsid();
-    let outcome = Process::start(NAME, true)
-        .and_then(|process| process.block_on(supervise(&process.paths)).and_then(|ended| ended));
+    let outcome = Process::start(NAME, true).and_then(|process| {
+        let tasks = LocalSet::new();
+        process.block_on(tasks.run_until(supervise(&process.paths))).and_then(|ended| ended)
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(NAME, &error),
@@ -103,12 +105,18 @@ async fn stop_in_order(daemons: &[Rc<Supervised>]) -> Result<(), StartError> {
     Ok(())
 }
 
-/// For the bus: waits for the end of the supervisor that holds the other end of `stdin`, and from then on sees to it
-/// that there is another one.
-pub(crate) async fn replace_supervisor(stdin: OwnedFd, paths: &Paths) -> std::io::Result<()> {
-    // Nothing is ever written into the pipe, so it becomes readable by its end alone.
-    pipe::Receiver::from_owned_fd(stdin)?.readable().await?;
+/// For the bus, whose supervisor is gone: sees to it from now on, in a thread of its own, that there is another one.
+pub(crate) fn replace_supervisor(paths: &Paths) {
     tracing::warn!("the supervisor is gone; a new one is started");
+    let paths = paths.clone();
+    std::thread::spawn(move || {
+        if let Err(error) = keep_supervised(&paths) {
+            tracing::error!(%error, "no new supervisor could be started; what dies from now on stays dead");
+        }
+    });
+}
+
+fn keep_supervised(paths: &Paths) -> std::io::Result<()> {
     let executable = std::env::current_exe()?;
     let mut backoff_ms = BACKOFF_MS.0;
     loop {
@@ -116,16 +124,16 @@ pub(crate) async fn replace_supervisor(stdin: OwnedFd, paths: &Paths) -> std::io
         let lock = private_fs::lock_instance(&paths.instance_lock(NAME)).map_err(std::io::Error::other)?;
         if lock.is_some() {
             drop(lock);
-            let mut supervisor = Command::new(&executable)
+            let mut supervisor = std::process::Command::new(&executable)
                 .arg("--supervise")
                 .env_remove("NOTIFY_SOCKET")
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .spawn()?;
-            supervisor.wait().await?;
+            supervisor.wait()?;
             backoff_ms = BACKOFF_MS.0;
         }
-        tokio::time::sleep(Duration::from_millis(backoff_ms)).await;
+        std::thread::sleep(Duration::from_millis(backoff_ms));
         backoff_ms = (backoff_ms * 2).min(BACKOFF_MS.1);
     }
 }

@@ -211,7 +211,7 @@ fn connection(input: &[u8]) {
                 Err(_) => break 'stream,
                 Ok(Some(frame)) => {
                     received += 1;
-                    assert_eq!((frame.header, frame.body.as_slice()), (header(received), rest));
+                    assert_eq!((frame.header, &*frame.body), (header(received), rest));
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use core_ipc::socket;
+use core_ipc::socket::{self, ReadBuffer};
 use core_ipc::wire::noise::{Initiator, MESSAGE_2_BYTES};
 use core_ipc::wire::{Connection, Frame, Identity};
 use core_types::DaemonName;
@@ -20,6 +20,7 @@ use crate::{PATIENCE, System, deadline};
 pub struct Hostile {
     socket: UnixStream,
     wire: Connection,
+    buffer: ReadBuffer,
     next_id: u64,
     heard: Vec<Frame>,
 }
@@ -75,7 +76,8 @@ impl Hostile {
         let mut reply = [0; MESSAGE_2_BYTES];
         socket.read_exact(&mut reply).expect("the bus answers message 1");
         let session = initiator.finish(&reply).expect("the bus owns its key");
-        Self { socket, wire: Connection::new(session, &[]), next_id: 1, heard: Vec::new() }
+        let wire = Connection::new(session, &[]);
+        Self { socket, wire, buffer: ReadBuffer::default(), next_id: 1, heard: Vec::new() }
     }
 
     /// Sends a frame as it is, but for the id, which rises; answers it.
@@ -97,7 +99,8 @@ impl Hostile {
     /// Reads until something came or the deadline passed.
     fn read_what_came(&mut self, deadline: Instant) {
         if wait_readable(&self.socket, deadline) {
-            socket::receive(&self.socket, &mut self.wire).expect("the bus keeps the connection");
+            socket::receive(&self.socket, &mut self.wire, &mut self.buffer)
+                .expect("the bus keeps the connection");
         }
         while let Some(frame) = self.wire.next_frame().expect("the bus keeps the protocol") {
             self.heard.push(frame);

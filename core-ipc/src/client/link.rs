@@ -7,14 +7,15 @@ use std::time::Duration;
 use core_types::header::Kind;
 use core_types::limits::HANDSHAKE_MS_MAX;
 use core_types::protocol::bus::{Announce, Subscribe};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{BusClient, Inbound};
 use crate::error::ConnectError;
 use crate::seal::SealedAsker;
-use crate::socket::{self, LinkError};
+use crate::socket::{self, LinkError, ReadBuffer, Received};
+use crate::transport::Transport;
 use crate::wire::noise::{Initiator, MESSAGE_2_BYTES};
 use crate::wire::{Connection, Frame};
 
@@ -28,7 +29,7 @@ pub(super) enum Link {
 
 /// A standing connection and who waits for what on it.
 pub(super) struct UpLink {
-    pub(super) socket: Arc<UnixStream>,
+    pub(super) transport: Arc<Transport>,
     pub(super) wire: Connection,
     /// Whether the bus knows this daemon by its name.
     pub(super) registered: bool,
@@ -40,13 +41,7 @@ pub(super) struct UpLink {
 impl UpLink {
     /// Writes what the socket takes; says whether that was all.
     pub(super) fn flush(&mut self) -> Result<bool, LinkError> {
-        let mut outcome = Ok(false);
-        // The inner outcome says it all; the outer one only tells the runtime whether to wait.
-        let _ = self.socket.try_io(Interest::WRITABLE, || {
-            outcome = socket::flush(&*self.socket, &mut self.wire);
-            if matches!(outcome, Ok(false)) { Err(std::io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        outcome
+        self.transport.flush(&mut self.wire)
     }
 }
 
@@ -92,8 +87,9 @@ impl BusClient {
         })
         .await
         .map_err(|_| ConnectError::TimedOut(limit))??;
+        let transport = Transport::new(socket).map_err(failed)?;
         *self.shared.lock() = Link::Up(Box::new(UpLink {
-            socket: Arc::new(socket),
+            transport: Arc::new(transport),
             wire: Connection::new(session, &[]),
             registered: false,
             next_id: 1,
@@ -127,20 +123,17 @@ impl BusClient {
     }
 
     async fn read_until_end(&self, inbound: &mpsc::Sender<Inbound>) -> LinkError {
-        let socket = match &*self.shared.lock() {
-            Link::Up(link) => Arc::clone(&link.socket),
+        let transport = match &*self.shared.lock() {
+            Link::Up(link) => Arc::clone(&link.transport),
             Link::Down => return LinkError::Closed,
         };
+        let mut buffer = ReadBuffer::default();
         loop {
             let waiting = matches!(&*self.shared.lock(), Link::Up(link) if link.wire.pending_output() > 0);
-            let interest = if waiting { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
             let result = tokio::select! {
-                ready = socket.ready(interest) => match ready {
-                    Ok(ready) if ready.is_writable() && waiting => self.flush_some(),
-                    Ok(_) => self.read_some(inbound),
-                    Err(_) => Err(LinkError::Closed),
-                },
-                // Something was left to write: the interest is another one now.
+                ready = transport.readable() => ready.and_then(|()| self.read_some(&mut buffer, inbound)),
+                ready = transport.writable(), if waiting => ready.and_then(|()| self.flush_some()),
+                // Something was left to write, so that has to be waited for now.
                 () = self.shared.must_flush.notified() => Ok(()),
             };
             if let Err(end) = result {
@@ -154,21 +147,12 @@ impl BusClient {
         link.flush().map(|_| ())
     }
 
-    fn read_some(&self, inbound: &mpsc::Sender<Inbound>) -> Result<(), LinkError> {
+    fn read_some(&self, buffer: &mut ReadBuffer, inbound: &mpsc::Sender<Inbound>) -> Result<(), LinkError> {
         loop {
             let mut frames = Vec::new();
-            let more = {
+            let received = {
                 let Link::Up(link) = &mut *self.shared.lock() else { return Err(LinkError::Closed) };
-                let mut outcome = Ok(false);
-                let _ = link.socket.try_io(Interest::READABLE, || {
-                    outcome = socket::receive(&*link.socket, &mut link.wire);
-                    if matches!(outcome, Ok(false)) {
-                        Err(std::io::ErrorKind::WouldBlock.into())
-                    } else {
-                        Ok(())
-                    }
-                });
-                let more = outcome?;
+                let received = link.transport.receive(&mut link.wire, buffer)?;
                 while let Some(frame) = link.wire.next_frame()? {
                     match frame.header.kind {
                         Kind::Response | Kind::Refusal => {
@@ -179,12 +163,12 @@ impl BusClient {
                         Kind::Request | Kind::Event => frames.push(frame),
                     }
                 }
-                more
+                received
             };
             for frame in frames {
                 self.take_inbound(frame, inbound);
             }
-            if !more {
+            if received != Received::Part {
                 return Ok(());
             }
         }

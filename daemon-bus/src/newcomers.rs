@@ -1,0 +1,152 @@
+//! Connections whose handshake has not ended: few, for a short time, and with no more read from them than message 1.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use core_ipc::socket;
+use core_ipc::wire::Identity;
+use core_ipc::wire::noise::{MESSAGE_1_BYTES, Responder, Session};
+use core_types::limits::{HANDSHAKE_MS_MAX, UNAUTHENTICATED_MAX};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use crate::router::ConnectionId;
+
+struct Newcomer {
+    id: ConnectionId,
+    socket: OwnedFd,
+    message: [u8; MESSAGE_1_BYTES],
+    received: usize,
+    deadline: Instant,
+}
+
+/// How far a newcomer has got.
+pub(crate) enum Step {
+    /// It is not among them, or message 1 is not complete.
+    Waiting,
+    /// It has gone, or what it sent is no message 1, and it was closed.
+    Closed,
+    /// It proved to own a key.
+    Authenticated(OwnedFd, Box<Session>),
+}
+
+/// All newcomers, in the order in which they came, which is that of their deadlines.
+#[derive(Default)]
+pub(crate) struct Newcomers(VecDeque<Newcomer>);
+
+impl Newcomers {
+    /// Takes a newcomer in. Where there are too many, the one that has waited for longest is closed.
+    pub(crate) fn admit(&mut self, id: ConnectionId, socket: OwnedFd, now: Instant) {
+        if self.0.len() >= UNAUTHENTICATED_MAX {
+            self.0.pop_front();
+        }
+        let deadline = now + Duration::from_millis(HANDSHAKE_MS_MAX);
+        self.0.push_back(Newcomer { id, socket, message: [0; MESSAGE_1_BYTES], received: 0, deadline });
+    }
+
+    /// Reads what a newcomer has sent, up to the end of message 1; answers it when it is whole.
+    pub(crate) fn read(&mut self, id: ConnectionId, identity: &Identity) -> Step {
+        let Some(place) = self.0.iter().position(|newcomer| newcomer.id == id) else { return Step::Waiting };
+        let newcomer = &mut self.0[place];
+        match recv(&newcomer.socket, &mut newcomer.message[newcomer.received..], RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN | Errno::INTR) => return Step::Waiting,
+            Ok((count, _)) if count > 0 => newcomer.received += count,
+            _ => {
+                self.0.remove(place);
+                return Step::Closed;
+            }
+        }
+        if newcomer.received < MESSAGE_1_BYTES {
+            return Step::Waiting;
+        }
+        let Some(Newcomer { socket, message, .. }) = self.0.remove(place) else { return Step::Closed };
+        match respond(&socket, identity, &message) {
+            Some(session) => Step::Authenticated(socket, Box::new(session)),
+            None => Step::Closed,
+        }
+    }
+
+    /// When [`Self::expire`] is to be called next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.0.front().map(|newcomer| newcomer.deadline)
+    }
+
+    /// Closes those whose time is up.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while self.0.front().is_some_and(|newcomer| newcomer.deadline <= now) {
+            self.0.pop_front();
+        }
+    }
+}
+
+fn respond(newcomer: &OwnedFd, identity: &Identity, message: &[u8]) -> Option<Session> {
+    let (session, reply) = Responder::new(identity, &socket::prologue()).ok()?.respond(message).ok()?;
+    // The first bytes on a socket always find room; a socket that takes only some of them is no socket of ours.
+    let sent = send(newcomer, &reply, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).ok()?;
+    (sent == reply.len()).then_some(session)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_ipc::wire::noise::Initiator;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    fn arrive(newcomers: &mut Newcomers, id: ConnectionId, now: Instant) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        newcomers.admit(id, ours.into(), now);
+        theirs
+    }
+
+    #[test]
+    fn a_newcomer_that_proves_its_key_in_pieces_is_let_in() {
+        let (mut newcomers, now) = (Newcomers::default(), Instant::now());
+        let (bus, client) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let mut stream = arrive(&mut newcomers, 1, now);
+        let (initiator, message) = Initiator::start(&client, bus.public(), &socket::prologue()).unwrap();
+        for byte in &message[..MESSAGE_1_BYTES - 1] {
+            stream.write_all(&[*byte]).unwrap();
+            assert!(matches!(newcomers.read(1, &bus), Step::Waiting));
+            assert!(matches!(newcomers.read(1, &bus), Step::Waiting), "nothing more has come");
+        }
+        stream.write_all(&message[MESSAGE_1_BYTES - 1..]).unwrap();
+        let Step::Authenticated(_, session) = newcomers.read(1, &bus) else { panic!("not let in") };
+        assert_eq!(session.remote(), client.public());
+        let mut reply = [0; 48];
+        stream.read_exact(&mut reply).unwrap();
+        assert!(initiator.finish(&reply).is_ok());
+    }
+
+    #[test]
+    fn garbage_and_a_hang_up_end_it_without_a_word() {
+        let (mut newcomers, now) = (Newcomers::default(), Instant::now());
+        let bus = Identity::generate().unwrap();
+        let mut stream = arrive(&mut newcomers, 1, now);
+        stream.write_all(&[7; MESSAGE_1_BYTES + 50]).unwrap();
+        assert!(matches!(newcomers.read(1, &bus), Step::Closed));
+        let mut answer = Vec::new();
+        let _reset_or_end = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty());
+        drop(arrive(&mut newcomers, 2, now));
+        assert!(matches!(newcomers.read(2, &bus), Step::Closed));
+        assert_eq!(newcomers.next_deadline(), None);
+    }
+
+    #[test]
+    fn who_waits_too_long_or_for_longest_is_closed() {
+        let (mut newcomers, now) = (Newcomers::default(), Instant::now());
+        let mut streams: Vec<UnixStream> =
+            (0..=UNAUTHENTICATED_MAX as u64).map(|id| arrive(&mut newcomers, id, now)).collect();
+        assert_eq!(streams[0].read(&mut [0]).unwrap(), 0, "the first went for the last");
+        streams[1].set_nonblocking(true).unwrap();
+        assert!(streams[1].read(&mut [0]).is_err(), "the second waits");
+        let deadline = newcomers.next_deadline().unwrap();
+        newcomers.expire(deadline - Duration::from_millis(1));
+        assert!(streams[1].read(&mut [0]).is_err());
+        newcomers.expire(deadline);
+        assert_eq!(streams[1].read(&mut [0]).unwrap(), 0);
+        assert_eq!(newcomers.next_deadline(), None);
+    }
+}
