@@ -1,17 +1,20 @@
-//! Wiping the stack below a call that worked on keys: ciphers and hashes keep round keys and chaining values
-//! in frames that nobody else overwrites.
+//! Wiping the stack below a call that worked on keys, and the registers it used: ciphers and hashes keep round keys and
+//! chaining values in frames and registers that nobody else overwrites.
 
 use std::hint::black_box;
 
 use zeroize::Zeroize;
 
+use crate::memory::clear_registers;
+
 /// Bytes below the caller's frame that are overwritten; the deepest of the wrapped calls needs less.
 const DEPTH: usize = 16 << 10;
 
-/// Runs `work` and then overwrites the stack that it used.
+/// Runs `work` and then overwrites the stack and the registers that it used.
 pub(crate) fn scrubbed<T>(work: impl FnOnce() -> T) -> T {
     let result = in_own_frame(work);
     overwrite();
+    clear_registers();
     result
 }
 

@@ -168,6 +168,8 @@ async fn handle<S: Serve>(service: Arc<S>, bus: BusClient, request: InboundReque
         }
     };
     bus.respond(&ticket, &body);
+    drop(body);
+    core_crypto::memory::clear_registers();
 }
 
 fn ready(name: &'static str) {

@@ -177,6 +177,8 @@ impl Drop for Block {
             Home::Heap(bytes) => bytes.zeroize(),
         }
         note_given_back(self.len);
+        // Whoever used the block last did so through registers.
+        super::clear_registers();
     }
 }
 

@@ -14,11 +14,13 @@
 
 mod arena;
 mod mapping;
+mod registers;
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub(crate) use arena::Block;
+pub use registers::clear_registers;
 
 /// What the user is told, once, when secrets can no longer be kept out of swap.
 pub const WARNING: &str =
