@@ -70,7 +70,20 @@ pub(super) fn connect(path: &Path, vault_key: &SecureBytes) -> Result<Connection
         return Err(classify("turn on the write-ahead log", ffi::SQLITE_ERROR));
     }
     connection.execute_batch(SETTINGS).map_err(failed("set the database up"))?;
+    overwrite_small_blocks(&connection)?;
     Ok(connection)
+}
+
+/// Overwrites the connection's pool of small blocks (<https://sqlite.org/malloc.html#lookaside>), where the parser
+/// has left the text of the key: else it stays there until the connection is closed.
+fn overwrite_small_blocks(connection: &Connection) -> Result<(), StoreError> {
+    /// More than there are: 93 of 128 bytes, by the defaults of the library.
+    const BLOCKS: usize = 200;
+    const LETTERS: usize = 120;
+    // The name of each column is held in a block of its own, all of them at once.
+    let column = format!("0 AS {}", "o".repeat(LETTERS));
+    let statement = format!("SELECT {}", vec![column; BLOCKS].join(", "));
+    connection.query_row(&statement, [], |_| Ok(())).map_err(failed("wipe the text of the key"))
 }
 
 /// Moves everything from the write-ahead log into the database and empties the log.
