@@ -1,5 +1,6 @@
 # make demo       builds pds and shows it at work in a throw-away home
 # make test       builds pds and runs all tests
+# make faults     runs the tests of faults once more, with twenty times as many tries (FACTOR=n for another number)
 # make            builds pds
 # make install    installs it: for you in ~/.local, as root in /usr/local, elsewhere with PREFIX=...
 # make uninstall  removes what install put there, and no data
@@ -19,7 +20,7 @@ DAEMONS := daemon-bus daemon-secrets daemon-profile daemon-launcher
 # recipe uses it, because the prerequisites may have been installed just before.
 FEATURES = $(if $(shell pkg-config --exists libcrypto && echo found),,--features core-secrets/vendored-openssl)
 
-.PHONY: build demo test fuzz bench check install uninstall
+.PHONY: build demo test faults fuzz bench check install uninstall
 .DEFAULT_GOAL := build
 
 .PHONY: prerequisites-build prerequisites-test prerequisites-check
@@ -36,6 +37,12 @@ demo: build
 test: prerequisites-test
 	$(CARGO) build --locked --workspace --bins --tests $(FEATURES)
 	$(CARGO) nextest run --locked --workspace $(FEATURES)
+
+# The tests that kill, damage, fill and race; PDS_TEST_SEED=n makes them take other chances.
+FACTOR ?= 20
+faults: prerequisites-test
+	$(CARGO) build --locked --workspace --bins --tests $(FEATURES)
+	PDS_TEST_FACTOR=$(FACTOR) $(CARGO) nextest run --locked -p tests -p core-secrets --no-capture $(FEATURES) -E 'binary(/^fault_/)'
 
 # libFuzzer finds its way by these counters. With --target they stay out of build scripts.
 FUZZ_SECONDS ?= 60

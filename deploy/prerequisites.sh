@@ -34,6 +34,8 @@ look_for_packages() {
         fi
     fi
     if [[ $purpose == test ]]; then
+        has strace || need 'strace, to see and fail system calls of the daemons' strace
+        has gcore || need "gdb's gcore, to look for secrets in cores of the daemons" gdb
         has_postgres || need 'a PostgreSQL server and psql, for a test with a real program' postgresql
     fi
 }

@@ -56,6 +56,11 @@ impl Canary {
         Self { forms }
     }
 
+    /// What it is looked for as.
+    pub(crate) fn forms(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        self.forms.iter().map(|(form, bytes)| (*form, bytes.as_slice()))
+    }
+
     /// In which form it stands in these bytes, if it does.
     #[must_use]
     pub fn found_in(&self, bytes: &[u8]) -> Option<&'static str> {

@@ -9,19 +9,23 @@
 
 pub mod canary;
 pub mod cases;
+pub mod chance;
 pub mod fuzz;
 pub mod hostile;
 pub mod invocation;
+pub mod memory;
+pub mod oracle;
 pub mod postgres;
 pub mod process;
 pub mod programs;
 mod spec;
+pub mod strace;
 pub mod system;
 pub mod terminal;
 
 use std::time::{Duration, Instant};
 
-pub use invocation::{Ended, Invocation, Output};
+pub use invocation::{Ended, Invocation, Output, Running};
 pub use spec::Spec;
 pub use system::{PASSWORD, System};
 

@@ -49,6 +49,19 @@ impl Pinned {
         }
     }
 
+    /// Stops it with SIGSTOP and waits until it has stopped.
+    ///
+    /// # Panics
+    /// It does not stop.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let status = format!("/proc/{}/status", self.pid);
+        wait_for("the process stops", || {
+            let text = std::fs::read_to_string(&status).ok()?;
+            text.lines().any(|line| line.starts_with("State:\tT")).then_some(())
+        });
+    }
+
     /// Waits until it catches a signal or holds it back, so that the signal no longer just ends it.
     ///
     /// # Panics
@@ -71,6 +84,20 @@ impl Pinned {
     pub fn wait_end(&self, deadline: Instant) -> bool {
         wait_readable(&self.fd, deadline)
     }
+}
+
+/// The number of a process's parent (`PPid` of proc_pid_status(5)).
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+/// The name of the file that a process executes (proc_pid_exe(5)).
+#[must_use]
+pub fn program_of(pid: u32) -> Option<String> {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(program.file_name()?.to_str()?.to_owned())
 }
 
 /// A command that has no capability, whoever starts it: setpriv(1) gives its place to the program.

@@ -19,6 +19,8 @@ pub struct Spec {
     pub(crate) started: bool,
     pub(crate) below: Option<PathBuf>,
     pub(crate) powerless: bool,
+    pub(crate) under: Vec<String>,
+    pub(crate) variables: Vec<(String, String)>,
 }
 
 impl Default for Spec {
@@ -38,6 +40,8 @@ impl Spec {
             started: true,
             below: None,
             powerless: false,
+            under: Vec::new(),
+            variables: Vec::new(),
         }
     }
 
@@ -101,6 +105,20 @@ impl Spec {
     #[must_use]
     pub fn powerless(mut self) -> Self {
         self.powerless = true;
+        self
+    }
+
+    /// Has the daemons started by this command, which is given theirs as further arguments.
+    #[must_use]
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Sets a variable of all processes.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 

@@ -19,6 +19,7 @@ use core_types::protocol::secrets::{FactorProof, Init, Lock, Set};
 use core_types::{ProfileName, WireSecret};
 use rustix::process::Signal;
 
+use crate::canary::processes;
 use crate::invocation::Invocation;
 use crate::process::{self, Pinned, wait_any};
 use crate::spec::{Spec, Vault};
@@ -35,6 +36,8 @@ pub fn password_proof() -> Vec<FactorProof> {
 
 /// The supervisor, as [`System::kill`] and the others name it.
 pub const SUPERVISOR: &str = "supervisor";
+/// The supervisor and all daemons.
+const ALL: [&str; 5] = [SUPERVISOR, BUS, LAUNCHER, SECRETS, PROFILE];
 /// Longest path of a Unix socket, its NUL included (unix(7)).
 const SUN_PATH_BYTES: usize = 108;
 /// Longest name of a socket that the daemons make in the runtime folder.
@@ -52,6 +55,9 @@ pub struct System {
     paths: Paths,
     log: String,
     secrets: Vec<Vec<u8>>,
+    powerless: bool,
+    under: Vec<String>,
+    variables: Vec<(String, String)>,
     supervisor: Option<Child>,
 }
 
@@ -67,7 +73,7 @@ impl System {
             system.write_config(config);
         }
         if spec.started {
-            system.start(spec.powerless);
+            system.start();
         }
         for vault in &spec.vaults {
             system.fill(vault);
@@ -90,12 +96,42 @@ impl System {
         secrets.extend(
             spec.vaults.iter().flat_map(|vault| vault.secrets.iter().map(|(_, value)| value.clone())),
         );
-        Self { folder, programs: programs::folder(), paths, log: spec.log.clone(), secrets, supervisor: None }
+        Self {
+            folder,
+            programs: programs::folder(),
+            paths,
+            log: spec.log.clone(),
+            secrets,
+            powerless: spec.powerless,
+            under: spec.under.clone(),
+            variables: spec.variables.clone(),
+            supervisor: None,
+        }
     }
 
-    /// Starts the supervisor and waits for what it says over sd_notify(3) when all daemons serve.
-    fn start(&mut self, powerless: bool) {
+    /// How the supervisor is started.
+    fn supervisor_command(&self) -> Command {
+        let program = self.programs.join("daemon-bus");
+        match &*self.under {
+            [] if self.powerless => process::powerless(&program),
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        }
+    }
+
+    /// Starts the supervisor, also after [`Self::kill_all`], and waits for what it says over sd_notify(3) when all
+    /// daemons serve.
+    ///
+    /// # Panics
+    /// They do not.
+    pub fn start(&mut self) {
+        self.reap();
         let socket = self.folder.path().join(".notify");
+        drop(std::fs::remove_file(&socket));
         let notified = UnixDatagram::bind(&socket).expect("a socket for the supervisor's word");
         let log = std::fs::OpenOptions::new()
             .append(true)
@@ -103,9 +139,8 @@ impl System {
             .mode(0o600)
             .open(self.paths.log_file())
             .expect("the log file");
-        let program = self.programs.join("daemon-bus");
-        let mut command = if powerless { process::powerless(&program) } else { Command::new(program) };
-        let child = command
+        let child = self
+            .supervisor_command()
             .arg("--supervise")
             .env_clear()
             .envs(self.environment())
@@ -189,6 +224,7 @@ impl System {
         let places =
             folders().map(|(variable, place)| (variable.into(), self.folder.path().join(place).into()));
         variables.extend(places);
+        variables.extend(self.variables.iter().map(|(name, value)| (name.into(), value.into())));
         variables
     }
 
@@ -246,6 +282,53 @@ impl System {
         process.signal(Signal::KILL);
         assert!(process.wait_end(deadline()), "{name} outlived SIGKILL");
         process.pid()
+    }
+
+    /// Ends the supervisor and all daemons with SIGKILL, and none of them has the time to start another one.
+    ///
+    /// # Panics
+    /// One of them does not run.
+    pub fn kill_all(&self) {
+        let running = |name: &str| self.process(name).unwrap_or_else(|| panic!("{name} does not run"));
+        let supervisor = running(SUPERVISOR);
+        supervisor.stop();
+        let daemons = [BUS, LAUNCHER, SECRETS, PROFILE].map(running);
+        for process in daemons.iter().chain([&supervisor]) {
+            process.signal(Signal::KILL);
+        }
+        for process in daemons.iter().chain([&supervisor]) {
+            // One that its stopped parent has not reaped counts as ended.
+            assert!(process.wait_end(deadline()), "process {} outlived SIGKILL", process.pid());
+        }
+    }
+
+    fn reap(&mut self) {
+        if let Some(mut child) = self.supervisor.take() {
+            let _gone = child.kill();
+            let _status = child.wait();
+        }
+    }
+
+    /// The numbers of all processes of the system: those with its folder in their environment, and their children.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let mut ours = b"PDS_RUNTIME_DIR=".to_vec();
+        ours.extend(self.paths.runtime().as_os_str().as_encoded_bytes());
+        let is_ours = |pid: &u32| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == ours)
+        };
+        let all = processes();
+        let mut found: Vec<u32> = all.iter().copied().filter(is_ours).collect();
+        loop {
+            let is_child = |pid: &u32| process::parent(*pid).is_some_and(|parent| found.contains(&parent));
+            let children: Vec<u32> =
+                all.iter().copied().filter(|pid| !found.contains(pid) && is_child(pid)).collect();
+            if children.is_empty() {
+                return found;
+            }
+            found.extend(children);
+        }
     }
 
     /// Waits until a daemon that was `old` is there again, and all daemons serve; answers its new number.
@@ -320,16 +403,11 @@ impl System {
             let _killed_below_if_not = supervisor.wait_end(end);
         }
         // A supervisor first, so that nothing is started again; a bus that lost its own may just be starting one.
-        while let Some(left) =
-            [SUPERVISOR, BUS, LAUNCHER, SECRETS, PROFILE].iter().find_map(|name| self.process(name))
-        {
+        while let Some(left) = ALL.iter().find_map(|name| self.process(name)) {
             left.signal(Signal::KILL);
             assert!(left.wait_end(deadline()), "process {} outlived SIGKILL", left.pid());
         }
-        if let Some(mut child) = self.supervisor.take() {
-            let _gone = child.kill();
-            let _status = child.wait();
-        }
+        self.reap();
     }
 }
 
@@ -343,7 +421,10 @@ impl Drop for System {
 }
 
 /// Makes a call that must work.
-pub(crate) fn call<C: core_types::protocol::Call>(client: &mut Client, call: &C) -> C::Reply {
+///
+/// # Panics
+/// It does not.
+pub fn call<C: core_types::protocol::Call>(client: &mut Client, call: &C) -> C::Reply {
     client
         .call(call, CallOptions { deadline: PATIENCE, descriptors: Vec::new() })
         .unwrap_or_else(|error| panic!("call {} failed: {error:?}", C::METHOD))
