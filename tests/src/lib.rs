@@ -7,6 +7,7 @@
 // It writes to the standard error of the test, where the reader of a failure looks.
 #![allow(clippy::print_stderr)]
 
+pub mod calls;
 pub mod canary;
 pub mod cases;
 pub mod chance;

@@ -9,12 +9,12 @@ use core_ipc::blocking::Client;
 use core_ipc::{CallError, CallOptions};
 use core_types::name::SECRETS;
 use core_types::protocol::Call;
-use core_types::protocol::secrets::{Delete, Get, List, SecretsDenial, SecretsService, Set, Unlock};
-use core_types::{ProfileName, WireSecret};
+use core_types::protocol::secrets::{SecretsDenial, SecretsService};
+use tests::calls;
 use tests::chance::{Chance, tries};
 use tests::oracle::{Oracle, State};
-use tests::system::{call, password_proof, wait_for};
-use tests::{Spec, System};
+use tests::system::{call, wait_for};
+use tests::{PASSWORD, Spec, System};
 
 const WRITERS: usize = 6;
 const NAMES_OF_EACH: usize = 5;
@@ -22,10 +22,6 @@ const NAMES_OF_EACH: usize = 5;
 const HANG: Duration = Duration::from_secs(10);
 /// No limit stands in the way of the load.
 const RATES: &str = "[rate_limit.known]\nper_second = 1000000\nburst = 1000000\n";
-
-fn profile() -> ProfileName {
-    ProfileName::parse("default").unwrap()
-}
 
 /// Asks once, and sees to it that an answer or an error comes in time.
 fn ask<C: Call<Service = SecretsService>>(
@@ -40,7 +36,7 @@ fn ask<C: Call<Service = SecretsService>>(
 
 /// What is under a name, or why nobody can tell.
 fn read(client: &mut Client, name: &str) -> Result<State, CallError<SecretsDenial>> {
-    match ask(client, &Get { profile: profile(), name: name.to_owned() }) {
+    match ask(client, &calls::get("default", name)) {
         Ok(value) => Ok(Some(value.expose().to_vec())),
         Err(CallError::Denied(SecretsDenial::NoSuchSecret(_))) => Ok(None),
         Err(error) => Err(error),
@@ -77,7 +73,7 @@ impl Writer {
             }
             2 => {
                 self.oracle.begins(&name, None);
-                ask(client, &Delete { profile: profile(), name: name.clone() })
+                ask(client, &calls::delete("default", &name))
             }
             _ => {
                 self.written += 1;
@@ -85,7 +81,7 @@ impl Writer {
                 let value =
                     [format!("{name} #{} ", self.written).into_bytes(), self.chance.bytes(length)].concat();
                 self.oracle.begins(&name, Some(value.clone()));
-                ask(client, &Set { profile: profile(), name: name.clone(), value: WireSecret::new(value) })
+                ask(client, &calls::set("default", &name, &value))
             }
         };
         match outcome {
@@ -146,10 +142,10 @@ fn under_load(system: &System, writers: &mut [Writer], moment: usize, kill: impl
 
 fn unlock_and_check(system: &System, writers: &mut [Writer]) {
     let mut client = system.client();
-    call(&mut client, &Unlock { profile: profile(), factors: password_proof() });
+    call(&mut client, &calls::unlock("default", PASSWORD));
     let mut expected: Vec<String> = writers.iter_mut().flat_map(|writer| writer.check(&mut client)).collect();
     expected.sort();
-    let listed = call(&mut client, &List { profile: profile(), pattern: None, after: None });
+    let listed = call(&mut client, &calls::list("default"));
     let listed: Vec<&str> = listed.entries.iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(listed, expected, "the list after a death");
 }

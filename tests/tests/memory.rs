@@ -10,8 +10,8 @@ use core_crypto::kdf::{Argon2Params, derive_kek};
 use core_crypto::{SecureBytes, key_schedule};
 use core_secrets::header::{Proof, VaultHeader};
 use core_types::name::SECRETS;
-use core_types::protocol::secrets::{FactorProof, Get, GetBatch, List, Lock, Selection, Set, Unlock};
-use core_types::{ProfileName, WireSecret};
+use core_types::protocol::secrets::Lock;
+use tests::calls;
 use tests::chance::Chance;
 use tests::memory::{Hit, Looked, Secrets};
 use tests::process::program_of;
@@ -23,18 +23,9 @@ const PLANTED: &str = "planted-where-everybody-finds-it-7Qx2";
 /// No limit stands in the way of a thousand reads in a row.
 const RATES: &str = "[rate_limit.known]\nper_second = 1000000\nburst = 1000000\n";
 
-fn profile() -> ProfileName {
-    ProfileName::parse("default").unwrap()
-}
-
 /// Random letters, so that a value can also be a variable of a child.
 fn letters(chance: &mut Chance, count: usize) -> Vec<u8> {
     chance.bytes(count).into_iter().map(|byte| b'a' + byte % 26).collect()
-}
-
-/// A password, as it is presented.
-fn presented(password: &[u8]) -> Vec<FactorProof> {
-    vec![FactorProof { factor: 1, secret: WireSecret::new(password.to_vec()) }]
 }
 
 /// The values of a vault, and everything else about it that nobody may find.
@@ -65,8 +56,8 @@ impl Vault {
 
     /// Adds the keys as they follow from a password and the header that is on the disk now.
     fn add_keys(&mut self, system: &System, password: &[u8]) {
-        let path = system.paths().vault(&profile()).join("header.json");
-        let header = VaultHeader::load(&path, &profile()).unwrap();
+        let path = system.paths().vault(&calls::profile("default")).join("header.json");
+        let header = VaultHeader::load(&path, &calls::profile("default")).unwrap();
         let master = header.unlock(&[Proof { factor: 1, secret: SecureBytes::copy_of(password) }]).unwrap();
         let vault_key = key_schedule::vault_key(&master, "default");
         let entry_key = key_schedule::entry_key(&vault_key);
@@ -89,17 +80,14 @@ impl Vault {
     fn work(&mut self, system: &System) {
         let mut client = system.client();
         for (name, value) in &self.values {
-            let value = WireSecret::new(value.clone());
-            call(&mut client, &Set { profile: profile(), name: name.clone(), value });
+            call(&mut client, &calls::set("default", name, value));
         }
         self.add_keys(system, &self.passwords[0].clone());
         for group in 0..10 {
-            let pattern = core_types::pattern::Pattern::parse(format!("group-{group}/*")).unwrap();
-            let selection = Selection::Only(vec![pattern]);
-            let batch = call(&mut client, &GetBatch { profile: profile(), selection });
+            let batch = call(&mut client, &calls::batch("default", &format!("group-{group}/*")));
             assert_eq!(batch.len(), self.values.len() / 10);
         }
-        call(&mut client, &List { profile: profile(), pattern: None, after: None });
+        call(&mut client, &calls::list("default"));
         let (name, value) = &self.values[0];
         system.pds(["get", name]).run().done().prints(value);
         system.pds(["set", "by-hand"]).stdin(&self.values[1].1).run().done();
@@ -107,7 +95,7 @@ impl Vault {
         system.pds(["run", "--only", "group-1/*", "--", "true"]).run().done();
         self.change_passwords(system);
         for (name, _) in &self.values {
-            call(&mut client, &Get { profile: profile(), name: name.clone() });
+            call(&mut client, &calls::get("default", name));
         }
     }
 
@@ -122,9 +110,9 @@ impl Vault {
         }
         let mut client = system.client();
         call(&mut client, &Lock { profile: None });
-        let attempt = Unlock { profile: profile(), factors: presented(wrong) };
+        let attempt = calls::unlock("default", wrong);
         client.call(&attempt, core_ipc::CallOptions::default()).unwrap_err();
-        call(&mut client, &Unlock { profile: profile(), factors: presented(second) });
+        call(&mut client, &calls::unlock("default", second));
         let second = second.clone();
         self.add_keys(system, &second);
     }
