@@ -36,6 +36,7 @@ look_for_packages() {
     if [[ $purpose == test ]]; then
         has strace || need 'strace, to see and fail system calls of the daemons' strace
         has gcore || need "gdb's gcore, to look for secrets in cores of the daemons" gdb
+        has ssh-agent || need 'ssh-agent, for tests of unlocking with a key that it holds' openssh-client
         has_postgres || need 'a PostgreSQL server and psql, for a test with a real program' postgresql
     fi
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX};
+use core_types::factor::{FactorLabel, FactorPolicy, LabelError};
+use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX, FACTORS_MAX};
 use core_types::pattern::Pattern;
 use core_types::protocol::launcher::Mapping;
 use core_types::{Note, NoteError, ProfileName, SecretName};
@@ -30,7 +31,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done                      6  rate limited
   1  something else failed     7  no daemon, or no answer in time
-  2  wrong usage               8  wrong password
+  2  wrong usage               8  wrong password or other factor
   3  the profile is locked     9  the vault or the audit log is damaged
   4  no such secret, profile  10  it exists already
   5  denied by a rule
@@ -80,7 +81,7 @@ pub(crate) enum Command {
     /// Make a vault; its profile is unlocked afterwards
     Init(PasswordOptions),
     /// Make the secrets of a profile readable
-    Unlock(PasswordOptions),
+    Unlock(UnlockOptions),
     /// Forget the keys of a profile (with -p) or of all profiles
     Lock,
     /// Show profiles, their lock state, and the daemons
@@ -151,12 +152,13 @@ pub(crate) enum Command {
     /// Run a command with secrets in its environment
     Run(RunOptions),
     /// Change the password of a profile
-    Passwd {
-        #[command(flatten)]
-        old: PasswordOptions,
-        #[command(flatten)]
-        new: NewPasswordOptions,
-    },
+    Passwd(PasswdOptions),
+    /// The ways to unlock a profile
+    #[command(subcommand)]
+    Factor(FactorCommand),
+    /// A way to unlock that is written on paper
+    #[command(subcommand)]
+    Recovery(RecoveryCommand),
     /// Profiles
     #[command(subcommand)]
     Profile(ProfileCommand),
@@ -179,6 +181,48 @@ pub(crate) struct PasswordOptions {
     pub(crate) file: Option<PathBuf>,
 }
 
+/// Where a recovery code comes from.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct CodeOptions {
+    /// Ask for the recovery code rather than for the password
+    #[arg(long)]
+    pub(crate) recovery: bool,
+    /// Read the words of the recovery code from this descriptor
+    #[arg(long = "code-fd", value_name = "N", conflicts_with = "code_file")]
+    pub(crate) code_descriptor: Option<u32>,
+    /// Read the words of the recovery code from this file (`-` is standard input)
+    #[arg(long, value_name = "F")]
+    pub(crate) code_file: Option<PathBuf>,
+}
+
+/// Where the factors come from that a command has to present.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ProofOptions {
+    #[command(flatten)]
+    pub(crate) password: PasswordOptions,
+    #[command(flatten)]
+    pub(crate) code: CodeOptions,
+}
+
+/// Options of `pds unlock`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UnlockOptions {
+    #[command(flatten)]
+    pub(crate) proofs: ProofOptions,
+}
+
+/// Options of `pds passwd`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PasswdOptions {
+    #[command(flatten)]
+    pub(crate) old: ProofOptions,
+    #[command(flatten)]
+    pub(crate) new: NewPasswordOptions,
+    /// Which password, where the profile has several (`pds factor list`)
+    #[arg(long, value_name = "ID")]
+    pub(crate) factor: Option<u32>,
+}
+
 /// Where the new password of `pds passwd` comes from, when not from the terminal.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct NewPasswordOptions {
@@ -196,6 +240,89 @@ impl NewPasswordOptions {
         PasswordOptions { descriptor: self.new_descriptor, file: self.new_file.clone() }
     }
 }
+
+/// Commands over the ways to unlock.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FactorCommand {
+    /// List them
+    List,
+    /// Add one
+    #[command(subcommand)]
+    Add(AddCommand),
+    /// Remove one
+    Remove {
+        /// Its number (`pds factor list`)
+        #[arg(value_name = "ID")]
+        factor: u32,
+        #[command(flatten)]
+        proofs: ProofOptions,
+    },
+    /// Set which of them are needed
+    Policy {
+        /// `any`, `all`, or how many
+        #[arg(value_parser = policy)]
+        policy: PolicyArgument,
+        #[command(flatten)]
+        proofs: ProofOptions,
+    },
+}
+
+/// Kinds of ways to unlock that `pds factor add` makes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AddCommand {
+    /// A key that the running ssh-agent holds; whoever may use the agent can unlock with it
+    SshAgent {
+        /// Which key: its fingerprint, its comment, or a file with the public key
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        #[command(flatten)]
+        options: AddOptions,
+    },
+    /// Another password
+    Password {
+        #[command(flatten)]
+        new: NewPasswordOptions,
+        #[command(flatten)]
+        options: AddOptions,
+    },
+}
+
+/// Options of everything that `pds factor add` adds.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AddOptions {
+    /// What it is called in lists
+    #[arg(long, value_name = "TEXT", value_parser = label)]
+    pub(crate) label: Option<FactorLabel>,
+    #[command(flatten)]
+    pub(crate) proofs: ProofOptions,
+}
+
+/// Commands over the recovery code.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecoveryCommand {
+    /// Make one and show its words, once
+    New {
+        /// Write the words even where standard output is not a terminal
+        #[arg(short, long)]
+        yes: bool,
+        #[command(flatten)]
+        proofs: ProofOptions,
+    },
+    /// Tell whether words are the profile's recovery code; unlocks nothing
+    Check {
+        #[command(flatten)]
+        code: CodeOptions,
+    },
+    /// Unlock with it, and set a new password if wanted
+    Use {
+        #[command(flatten)]
+        code: CodeOptions,
+    },
+}
+
+/// Which factors shall be needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PolicyArgument(pub(crate) FactorPolicy);
 
 /// Options of `pds set`.
 #[derive(Debug, clap::Args)]
@@ -287,6 +414,10 @@ enum ValueError {
     Seconds,
     #[error("it is not of the form VAR=NAME")]
     NoEquals,
+    #[error("it is not any, all, or a number of factors from 2 to {FACTORS_MAX}")]
+    Policy,
+    #[error("{0}")]
+    Label(#[from] LabelError),
     #[error("what follows '=' is not a secret name: {0}")]
     Name(#[from] core_types::NameError),
 }
@@ -307,6 +438,22 @@ fn pattern(text: &str) -> Result<Pattern, core_types::NameError> {
 
 fn note(text: &str) -> Result<Note, NoteError> {
     Note::parse(text)
+}
+
+fn policy(text: &str) -> Result<PolicyArgument, ValueError> {
+    let policy = match text {
+        "any" => FactorPolicy::Any,
+        "all" => FactorPolicy::All,
+        number => match number.parse() {
+            Ok(needed @ 2..=32) => FactorPolicy::Threshold(needed),
+            _ => return Err(ValueError::Policy),
+        },
+    };
+    Ok(PolicyArgument(policy))
+}
+
+fn label(text: &str) -> Result<FactorLabel, ValueError> {
+    Ok(FactorLabel::parse(text)?)
 }
 
 fn mapping(text: &str) -> Result<Mapping, ValueError> {
@@ -439,9 +586,29 @@ mod tests {
     #[test]
     fn passwd_takes_two_sources() {
         let args = parsed(&["passwd", "--password-fd", "3", "--new-password-file", "-"]);
-        let Command::Passwd { old, new } = args.command else { panic!("not passwd") };
+        let Command::Passwd(options) = args.command else { panic!("not passwd") };
+        let (old, new) = (options.old.password, options.new.source());
         assert_eq!((old.descriptor, old.file), (Some(3), None));
-        assert_eq!((new.source().descriptor, new.source().file), (None, Some(PathBuf::from("-"))));
+        assert_eq!((new.descriptor, new.file), (None, Some(PathBuf::from("-"))));
+    }
+
+    #[test]
+    fn a_policy_is_any_all_or_a_number_that_can_be_one() {
+        let policy = |text: &str| {
+            let Command::Factor(FactorCommand::Policy { policy, .. }) =
+                parsed(&["factor", "policy", text]).command
+            else {
+                panic!("not a policy")
+            };
+            policy.0
+        };
+        assert_eq!(policy("any"), FactorPolicy::Any);
+        assert_eq!(policy("all"), FactorPolicy::All);
+        assert_eq!(policy("2"), FactorPolicy::Threshold(2));
+        assert_eq!(policy("32"), FactorPolicy::Threshold(32));
+        for wrong in ["0", "1", "33", "-1", "2 of 3", "", "Any"] {
+            assert_eq!(refused(&["factor", "policy", "--", wrong]), ErrorKind::ValueValidation, "{wrong}");
+        }
     }
 
     #[test]
@@ -449,6 +616,9 @@ mod tests {
         assert_eq!(refused(&["set", "name", "value"]), ErrorKind::UnknownArgument);
         for verb in ["init", "unlock", "passwd"] {
             assert_eq!(refused(&[verb, "password"]), ErrorKind::UnknownArgument);
+        }
+        for verb in ["new", "check", "use"] {
+            assert_eq!(refused(&["recovery", verb, "abandon"]), ErrorKind::UnknownArgument);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use core_crypto::EntropyError;
 use core_crypto::private_fs::PrivateFsError;
 use core_ipc::{CallError, ConnectError};
 use core_types::config::ConfigError;
@@ -16,13 +17,15 @@ use core_types::protocol::profile::ProfileDenial;
 use core_types::protocol::secrets::{FactorKind, SecretsDenial};
 use core_types::{NameError, ProfileName};
 
-use crate::args::{AuditCommand, Command, DaemonCommand, ProfileCommand};
+use crate::agent::AgentError;
+use crate::args::{AuditCommand, Command, DaemonCommand, FactorCommand, ProfileCommand, RecoveryCommand};
 use crate::commands::run::RunError;
 use crate::input::InputError;
 use crate::output::{Messages, shown, time};
 use crate::prompt::PromptError;
 use crate::start::StartError;
 use crate::stop::StopError;
+use crate::words::WordsError;
 
 /// The exit codes; scripts depend on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +124,26 @@ pub(crate) enum Failure {
     Output(io::Error),
     #[error("you did not say yes")]
     NotConfirmed,
+    #[error("{0}")]
+    Agent(#[from] AgentError),
+    #[error("{0}")]
+    Words(#[from] WordsError),
+    #[error("{0}")]
+    Entropy(EntropyError),
+    #[error("the ssh-agent holds {} key", if *asked { "no such" } else { "no ssh-ed25519 or RSA" })]
+    NoSuchKey { asked: bool },
+    #[error("the ssh-agent holds several keys: {}", keys.join(", "))]
+    SeveralKeys { keys: Vec<String> },
+    #[error("{} is not a public key of ssh-keygen", path.display())]
+    NotAPublicKey { path: PathBuf },
+    #[error("the profile has several passwords")]
+    SeveralPasswords,
+    #[error("no password unlocks the profile")]
+    NoPassword,
+    #[error("the profile has no recovery code")]
+    NoRecoveryCode,
+    #[error("the words would go into a pipe or a file, and not onto a terminal")]
+    WordsWouldBeKept,
     #[error("it is damaged at entry {sequence}: {reason}")]
     AuditBroken { sequence: u64, reason: String },
     #[error("the log {} cannot be read: {source}", path.display())]
@@ -176,7 +199,15 @@ impl Failure {
             | Self::Start(_)
             | Self::Lost { .. }
             | Self::Stop(StopError::TimedOut { .. }) => Exit::Unavailable,
-            Self::ProfileVariable(_) | Self::SeveralProfiles => Exit::Usage,
+            Self::ProfileVariable(_)
+            | Self::SeveralProfiles
+            | Self::Agent(AgentError::Unsupported(_))
+            | Self::SeveralKeys { .. }
+            | Self::NotAPublicKey { .. }
+            | Self::SeveralPasswords
+            | Self::WordsWouldBeKept => Exit::Usage,
+            Self::Words(_) => Exit::WrongFactor,
+            Self::NoSuchKey { .. } | Self::NoPassword | Self::NoRecoveryCode => Exit::NotFound,
             Self::Prompt(PromptError::Empty | PromptError::TooLong { .. }) => Exit::WrongFactor,
             Self::AuditBroken { .. } => Exit::Damaged,
             Self::Reported(exit) => *exit,
@@ -191,6 +222,8 @@ impl Failure {
             | Self::Input(_)
             | Self::Output(_)
             | Self::NotConfirmed
+            | Self::Agent(_)
+            | Self::Entropy(_)
             | Self::Log { .. }
             | Self::Child { .. } => Exit::Failed,
         }
@@ -231,7 +264,20 @@ impl Failure {
             }
             // A folder or file that is not private says itself what to do.
             Self::ConfigFile(_) | Self::Connect(ConnectError::Folder(_)) => None,
-            Self::Denied(_) | Self::Child { .. } | Self::Reported(_) | Self::NotConfirmed => None,
+            Self::Denied(_)
+            | Self::Child { .. }
+            | Self::Reported(_)
+            | Self::NotConfirmed
+            | Self::Entropy(_) => None,
+            Self::Agent(error) => agent_next(error),
+            Self::Words(_) => Some("look at the paper again; nothing was tried with these words".to_owned()),
+            Self::NoSuchKey { .. } => Some("`ssh-add -l` shows its keys, `ssh-add FILE` adds one".to_owned()),
+            Self::SeveralKeys { .. } => Some("choose one with --key".to_owned()),
+            Self::NotAPublicKey { .. } => Some("name the file that ends with .pub".to_owned()),
+            Self::SeveralPasswords => Some("choose one with --factor ID: see `pds factor list`".to_owned()),
+            Self::NoPassword => Some("`pds factor add password` adds one".to_owned()),
+            Self::NoRecoveryCode => Some("`pds recovery new` makes one".to_owned()),
+            Self::WordsWouldBeKept => Some("say --yes if that is what you want".to_owned()),
             Self::Hardening(_) => Some("see whether a sandbox around pds forbids prctl(2)".to_owned()),
             Self::Paths(_) => Some("set the variable to a folder that only you can reach".to_owned()),
             Self::Config { .. } | Self::ConfigText { .. } => Some("mend the file, then try again".to_owned()),
@@ -400,6 +446,15 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
     })
 }
 
+fn agent_next(error: &AgentError) -> Option<String> {
+    Some(match error {
+        AgentError::Absent => "start one with `eval $(ssh-agent)`, and add a key with ssh-add".to_owned(),
+        AgentError::Unreachable { .. } | AgentError::Malformed => "see that it runs: `ssh-add -l`".to_owned(),
+        AgentError::Refused => "see that the agent may use the key: `ssh-add -T` tries it".to_owned(),
+        AgentError::Unsupported(_) => "use an ssh-ed25519 key, or an RSA key".to_owned(),
+    })
+}
+
 fn launcher_next(denial: &LauncherDenial) -> Option<String> {
     Some(match denial {
         LauncherDenial::Secrets(denial) => return secrets_next(denial, None),
@@ -440,7 +495,14 @@ fn what_failed(command: &Command) -> String {
             let program = options.command.first().map(|program| program.to_string_lossy());
             format!("cannot run '{}'", shown(&program.unwrap_or_default()))
         }
-        Command::Passwd { .. } => "cannot change the password".to_owned(),
+        Command::Passwd(_) => "cannot change the password".to_owned(),
+        Command::Factor(FactorCommand::List) => "cannot list the ways to unlock".to_owned(),
+        Command::Factor(FactorCommand::Add(_)) => "cannot add a way to unlock".to_owned(),
+        Command::Factor(FactorCommand::Remove { .. }) => "cannot remove the way to unlock".to_owned(),
+        Command::Factor(FactorCommand::Policy { .. }) => "cannot change the policy".to_owned(),
+        Command::Recovery(RecoveryCommand::New { .. }) => "cannot make a recovery code".to_owned(),
+        Command::Recovery(RecoveryCommand::Check { .. }) => "cannot check the recovery code".to_owned(),
+        Command::Recovery(RecoveryCommand::Use { .. }) => "cannot unlock".to_owned(),
         Command::Profile(ProfileCommand::List) => "cannot list the profiles".to_owned(),
         Command::Audit(AuditCommand::Tail { .. }) => "cannot show the audit log".to_owned(),
         Command::Audit(AuditCommand::Verify) => "cannot vouch for the audit log".to_owned(),
@@ -663,6 +725,15 @@ mod tests {
             (Failure::AuditBroken { sequence: 3, reason: "x".to_owned() }, Exit::Damaged),
             (Failure::ProfileVariable(NameError::Empty), Exit::Usage),
             (Failure::SeveralProfiles, Exit::Usage),
+            (Failure::Agent(AgentError::Absent), Exit::Failed),
+            (Failure::Agent(AgentError::Unsupported(UnsupportedKey::Ecdsa)), Exit::Usage),
+            (Failure::Words(WordsError::Checksum), Exit::WrongFactor),
+            (Failure::NoSuchKey { asked: true }, Exit::NotFound),
+            (Failure::SeveralKeys { keys: Vec::new() }, Exit::Usage),
+            (Failure::SeveralPasswords, Exit::Usage),
+            (Failure::NoPassword, Exit::NotFound),
+            (Failure::NoRecoveryCode, Exit::NotFound),
+            (Failure::WordsWouldBeKept, Exit::Usage),
             (Failure::Prompt(PromptError::Empty), Exit::WrongFactor),
             (Failure::Prompt(PromptError::TooLong { limit: 1 }), Exit::WrongFactor),
             (Failure::Prompt(PromptError::NoTerminal(io())), Exit::Failed),

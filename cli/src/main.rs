@@ -1,5 +1,6 @@
 //! The `pds` binary: closes the process to onlookers, reads the command line, runs one command.
 
+mod agent;
 mod args;
 mod commands;
 mod error;
@@ -12,6 +13,7 @@ mod session;
 mod start;
 mod stop;
 mod terminal;
+mod words;
 
 use std::process::ExitCode;
 

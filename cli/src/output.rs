@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::args::{Colour, Options};
 use crate::error::Failure;
@@ -92,6 +93,17 @@ impl Output {
     pub(crate) fn prepared(&mut self, text: &[u8]) -> Result<(), Failure> {
         self.finish()?;
         RawStdout.write_all(text).map_err(Failure::Output)
+    }
+
+    /// Writes an object that holds a secret as one line of JSON, past every buffer.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub(crate) fn secret_object(&mut self, object: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_vec(object).map_err(|error| Failure::Output(error.into()))?;
+        let mut text = Zeroizing::new(text);
+        text.push(b'\n');
+        self.prepared(&text)
     }
 
     /// Writes out what is still buffered.

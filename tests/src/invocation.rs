@@ -262,6 +262,12 @@ impl Output {
 }
 
 impl Ended {
+    /// How it ended.
+    #[must_use]
+    pub fn status(&self) -> ExitStatus {
+        self.status
+    }
+
     /// It wrote just these bytes to standard output.
     ///
     /// # Panics

@@ -20,6 +20,7 @@ pub mod postgres;
 pub mod process;
 pub mod programs;
 mod spec;
+pub mod ssh;
 pub mod strace;
 pub mod system;
 pub mod terminal;

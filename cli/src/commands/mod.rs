@@ -3,6 +3,7 @@
 mod audit;
 mod daemon;
 mod doctor;
+mod factor;
 mod get;
 mod history;
 mod init;
@@ -12,6 +13,7 @@ mod logs;
 mod mv;
 mod passwd;
 mod profile;
+mod recovery;
 mod rm;
 pub(crate) mod run;
 mod set;
@@ -65,7 +67,9 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Restore { name, version } => history::restore(session, name, *version),
         Command::Purge { name, yes } => history::purge(session, name, *yes),
         Command::Run(options) => return launch(session, options),
-        Command::Passwd { old, new } => passwd::run(session, old, new),
+        Command::Passwd(options) => passwd::run(session, options),
+        Command::Factor(command) => factor::run(session, command),
+        Command::Recovery(command) => recovery::run(session, command),
         Command::Profile(ProfileCommand::List) => profile::list(session),
         Command::Audit(AuditCommand::Tail { count, follow }) => audit::tail(session, *count, *follow),
         Command::Audit(AuditCommand::Verify) => audit::verify(session),

@@ -4,10 +4,9 @@ use core_types::ProfileName;
 use core_types::protocol::secrets::{Factors, ProfileState, Profiles, SecretsDenial, Unlock, Unlocked};
 use serde::Serialize;
 
-use crate::args::PasswordOptions;
+use crate::args::UnlockOptions;
 use crate::error::Failure;
-use crate::prompt::PasswordSource;
-use crate::proofs::Presenter;
+use crate::proofs::{Presenter, Sources};
 use crate::session::{PASSWORD_DEADLINE, Session};
 
 /// `pds unlock --json`; `changed` is false when the profile was unlocked before.
@@ -18,16 +17,16 @@ struct State<'a> {
     changed: bool,
 }
 
-pub(super) fn run(session: &mut Session, options: &PasswordOptions) -> Result<(), Failure> {
-    let source = PasswordSource::open(options)?;
+pub(super) fn run(session: &mut Session, options: &UnlockOptions) -> Result<(), Failure> {
+    let sources = Sources::open(&options.proofs.password, &options.proofs.code)?;
     let profile = session.profile()?;
     let unlocked = if is_unlocked(session, &profile)? {
         Unlocked::Already
     } else {
         let sheet = session.call(&Factors { profile: profile.clone() })?;
-        let mut presenter = Presenter::new(&profile, &sheet);
-        presenter.password(source)?;
-        let factors = presenter.proofs();
+        let presenter = Presenter::new(&profile, &sheet, session.messages);
+        let needed = presenter.to_unlock();
+        let factors = presenter.collect(sources, needed)?;
         session.call_within(&Unlock { profile: profile.clone(), factors }, PASSWORD_DEADLINE)?
     };
     session.messages.note(match unlocked {
@@ -38,8 +37,8 @@ pub(super) fn run(session: &mut Session, options: &PasswordOptions) -> Result<()
     session.output.object_if_wanted(&State { profile: profile.as_str(), state: "unlocked", changed })
 }
 
-/// Whether no password is needed; told before one is asked for, as is a profile that cannot be unlocked at all.
-fn is_unlocked(session: &mut Session, profile: &ProfileName) -> Result<bool, Failure> {
+/// Whether no factor is needed; told before one is asked for, as is a profile that cannot be unlocked at all.
+pub(super) fn is_unlocked(session: &mut Session, profile: &ProfileName) -> Result<bool, Failure> {
     let profiles = session.call(&Profiles {})?;
     match profiles.into_iter().find(|entry| entry.name == *profile).map(|entry| entry.state) {
         None => Err(SecretsDenial::NoSuchProfile(profile.clone()).into()),
