@@ -21,6 +21,7 @@ use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 use core_types::paths::Paths;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::facts;
@@ -36,6 +37,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const ACCEPTS_PER_TURN: usize = 4;
 /// Frames of a registered daemon in one turn; a stranger has one.
 const FRAMES_PER_TURN: usize = 16;
+
+/// Descriptors that the bus may have open, or on their way to a daemon that has not read them.
+const DESCRIPTORS: u64 = 4_096;
 
 /// The numbers of what is no connection, in the poll.
 const LISTENER: u64 = 0;
@@ -70,6 +74,7 @@ pub(crate) fn serve(paths: &Paths, supervised: bool) -> Result<(), StartError> {
     if let Some(supervisor) = &supervisor {
         bus.poll.add(SUPERVISOR, supervisor).map_err(failed)?;
     }
+    allow_descriptors();
     tracing::info!("{BUS} serves");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "the starter was not told");
@@ -77,6 +82,19 @@ pub(crate) fn serve(paths: &Paths, supervised: bool) -> Result<(), StartError> {
     bus.run(supervisor).map_err(failed)?;
     tracing::info!("ending");
     Ok(())
+}
+
+/// Takes as many descriptors as the connections, and the frames that wait on them, can need; the usual soft limit is
+/// for programs that use select(2).
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS, |hard| hard.min(DESCRIPTORS));
+    if limit.current.is_some_and(|soft| soft < wanted)
+        && let Err(error) =
+            setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+    {
+        tracing::warn!(%error, "the bus has few descriptors");
+    }
 }
 
 /// Has a byte come over the socket when the process is told to end. A terminal's hang-up is not such a word.
@@ -237,8 +255,9 @@ impl Bus {
         let id = happened.number;
         let Some(peer) = self.peers.get_mut(&id) else { return self.hear_newcomer(id, now) };
         if happened.writable {
-            // A broken socket shows again where it is read.
-            let _ = peer.flush();
+            if peer.flush().is_err() {
+                return self.ending.push(id);
+            }
             self.watch_room(id);
         }
         if happened.readable {
