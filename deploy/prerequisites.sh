@@ -20,6 +20,9 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # The tests take the newest version of those that Debian keeps side by side.
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' && compgen -G '/usr/lib/postgresql/*/bin/psql'; } >/dev/null
 
+# Debian's own Python, because the package is Debian's.
+has_dissononce() { /usr/bin/python3 -c 'import dissononce' 2>/dev/null; }
+
 may_install() { [[ $(id -u) -eq 0 && -z ${PDS_NO_INSTALL:-} ]] && has apt-get; }
 
 look_for_packages() {
@@ -38,6 +41,7 @@ look_for_packages() {
         has gcore || need "gdb's gcore, to look for secrets in cores of the daemons" gdb
         has ssh-agent || need 'ssh-agent, for tests of unlocking with a key that it holds' openssh-client
         has_postgres || need 'a PostgreSQL server and psql, for a test with a real program' postgresql
+        has_dissononce || need 'dissononce, for a client of the bus in Python' python3-dissononce
     fi
 }
 

@@ -7,6 +7,8 @@
 pub mod blocking;
 mod client;
 mod error;
+#[cfg(test)]
+mod golden;
 pub mod seal;
 pub mod socket;
 pub mod transport;

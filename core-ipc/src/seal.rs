@@ -31,7 +31,7 @@ fn prologue(service: &str) -> Vec<u8> {
 }
 
 /// One direction's way of sealing: plaintext in, body out.
-fn seal_body(
+pub(crate) fn seal_body(
     transport: &StatelessTransportState,
     next_nonce: &mut u64,
     prefix: &[u8],

@@ -265,8 +265,24 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Two ends whose private keys are known: the initiator's static and ephemeral one, then the responder's.
+    pub(crate) fn known_ends(
+        keys: &[[u8; 32]; 4],
+        prologue: &[u8],
+    ) -> (Initiator, [u8; MESSAGE_1_BYTES], Responder) {
+        let known = |fixed: usize| {
+            let builder = builder(None).unwrap().prologue(prologue).unwrap();
+            let builder = builder.local_private_key(&keys[fixed]).unwrap();
+            builder.fixed_ephemeral_key_for_testing_only(&keys[fixed + 1])
+        };
+        let remote = curve25519_dalek::MontgomeryPoint::mul_base_clamped(keys[2]).to_bytes();
+        let mut state = known(0).remote_public_key(&remote).unwrap().build_initiator().unwrap();
+        let message = write_handshake(&mut state).unwrap();
+        (Initiator(state), message, Responder(known(2).build_responder().unwrap()))
+    }
 
     pub(crate) fn pair() -> (Session, Session) {
         let (ours, theirs) = (Identity::generate().unwrap(), Identity::generate().unwrap());
