@@ -1,10 +1,11 @@
 //! A client of the bus that is honest about nothing: it speaks the wire, but sends whatever a test likes.
 
 use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use core_ipc::socket::{self, ReadBuffer};
+use core_ipc::socket::{self, LinkError, ReadBuffer, Received};
 use core_ipc::wire::noise::{Initiator, MESSAGE_2_BYTES};
 use core_ipc::wire::{Connection, Frame, Identity};
 use core_types::DaemonName;
@@ -15,6 +16,9 @@ use core_types::protocol::{Service, Topic, decode, encode};
 
 use crate::process::wait_readable;
 use crate::{PATIENCE, System, deadline};
+
+/// How long a full socket is left alone.
+const GLANCE: Duration = Duration::from_millis(10);
 
 /// A connection to a bus with a key that nobody has published.
 pub struct Hostile {
@@ -66,18 +70,115 @@ impl Hostile {
     /// The bus does not let it in.
     #[must_use]
     pub fn connect_as(system: &System, identity: &Identity) -> Self {
-        let mut socket = UnixStream::connect(system.paths().bus_socket()).expect("the bus listens");
+        let socket = UnixStream::connect(system.paths().bus_socket()).expect("the bus listens");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let key =
-            socket::published_key(&system.paths().bus_public_key()).expect("a readable key").expect("a key");
-        let (initiator, message) =
-            Initiator::start(identity, key, &socket::prologue()).expect("a usable key");
-        socket.write_all(&message).expect("the bus takes message 1");
+        Self::shake_hands(system, socket, identity).expect("the bus owns its key and answers message 1")
+    }
+
+    /// Connects with a fresh key if the bus lets it in.
+    #[must_use]
+    pub fn try_connect(system: &System) -> Option<Self> {
+        let socket = UnixStream::connect(system.paths().bus_socket()).ok()?;
+        socket.set_read_timeout(Some(PATIENCE)).ok()?;
+        Self::shake_hands(system, socket, &Identity::generate().ok()?)
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+
+    /// Sends bytes as they are; `false` when the bus has ended the connection.
+    pub fn try_write(&mut self, bytes: &[u8]) -> bool {
+        self.socket.write_all(bytes).is_ok()
+    }
+
+    /// Sends a request with descriptors.
+    ///
+    /// # Panics
+    /// The bus does not take it.
+    pub fn send_descriptors(&mut self, header: &Header, body: &[u8], descriptors: Vec<OwnedFd>) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let count = u8::try_from(descriptors.len()).expect("few descriptors");
+        let header = Header { id, descriptors: count, ..header.clone() };
+        self.wire.send(&header, body, descriptors).expect("a frame within its limits");
+        assert_eq!(socket::flush(&self.socket, &mut self.wire), Ok(true), "the bus reads");
+    }
+
+    fn shake_hands(system: &System, mut socket: UnixStream, identity: &Identity) -> Option<Self> {
+        socket.set_write_timeout(Some(PATIENCE)).ok()?;
+        let key = socket::published_key(&system.paths().bus_public_key()).ok()??;
+        let (initiator, message) = Initiator::start(identity, key, &socket::prologue()).ok()?;
+        socket.write_all(&message).ok()?;
         let mut reply = [0; MESSAGE_2_BYTES];
-        socket.read_exact(&mut reply).expect("the bus answers message 1");
-        let session = initiator.finish(&reply).expect("the bus owns its key");
-        let wire = Connection::new(session, &[]);
-        Self { socket, wire, buffer: ReadBuffer::default(), next_id: 1, heard: Vec::new() }
+        socket.read_exact(&mut reply).ok()?;
+        let wire = Connection::new(initiator.finish(&reply).ok()?, &[]);
+        Some(Self { socket, wire, buffer: ReadBuffer::default(), next_id: 1, heard: Vec::new() })
+    }
+
+    /// Sends a frame while nobody may read it; forgets what comes meanwhile. `false` when the bus has ended the
+    /// connection.
+    pub fn try_send(&mut self, header: &Header, body: &[u8]) -> bool {
+        let id = self.next_id;
+        self.next_id += 1;
+        let header = Header { id, ..header.clone() };
+        if self.wire.send(&header, body, Vec::new()).is_err() {
+            return false;
+        }
+        loop {
+            if self.forget_what_came().is_err() {
+                return false;
+            }
+            match socket::flush(&self.socket, &mut self.wire) {
+                Ok(true) => return true,
+                Ok(false) => drop(wait_readable(&self.socket, Instant::now() + GLANCE)),
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn forget_what_came(&mut self) -> Result<(), LinkError> {
+        while socket::receive(&self.socket, &mut self.wire, &mut self.buffer)? != Received::Nothing {
+            while self.wire.next_frame()?.is_some() {}
+        }
+        Ok(())
+    }
+
+    /// Whether the bus has ended the connection; forgets what came before.
+    pub fn has_ended(&mut self) -> bool {
+        self.forget_what_came().is_err()
+    }
+
+    /// The bytes that a frame has on its way, not sent.
+    ///
+    /// # Panics
+    /// It is over its limits.
+    pub fn sealed(&mut self, header: &Header, body: &[u8]) -> Vec<u8> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.wire
+            .send(&Header { id, ..header.clone() }, body, Vec::new())
+            .expect("a frame within its limits");
+        let mut bytes = Vec::new();
+        while let Some((output, _)) = self.wire.output() {
+            bytes.extend_from_slice(output);
+            let count = output.len();
+            self.wire.sent(count);
+        }
+        bytes
+    }
+
+    /// Waits until the bus ends the connection.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn wait_end(&mut self) {
+        let end = deadline();
+        while !self.has_ended() {
+            assert!(wait_readable(&self.socket, end), "the bus keeps the connection");
+        }
     }
 
     /// Sends a frame as it is, but for the id, which rises; answers it.

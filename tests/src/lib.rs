@@ -19,6 +19,7 @@ pub mod oracle;
 pub mod postgres;
 pub mod process;
 pub mod programs;
+pub mod scan;
 mod spec;
 pub mod ssh;
 pub mod strace;
