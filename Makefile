@@ -6,6 +6,7 @@
 # make uninstall  removes what install put there, and no data
 # make check      format, lints, and the licenses and sources of the dependencies
 # make fuzz       feeds every decoder made-up input, FUZZ_SECONDS=60 each
+# make flood      floods the bus with the requests of 200 clients for 20 seconds
 # make bench      prints how fast pds is, against the floor it cannot go below
 #
 # What the machine lacks is named and, as root on Debian or Ubuntu, installed; PDS_NO_INSTALL=1 forbids that.
@@ -20,7 +21,11 @@ DAEMONS := daemon-bus daemon-secrets daemon-profile daemon-launcher
 # recipe uses it, because the prerequisites may have been installed just before.
 FEATURES = $(if $(shell pkg-config --exists libcrypto && echo found),,--features core-secrets/vendored-openssl)
 
-.PHONY: build demo test faults fuzz bench check install uninstall
+# `pds` is linked statically where there is a C library for it: so it starts sooner, and no LD_PRELOAD gets into it.
+STATIC = $(if $(wildcard $(shell $(CC) -print-file-name=libc.a)),-- -C target-feature=+crt-static)
+BUILD_PDS = $(CARGO) rustc --locked --release -p cli --bin pds $(STATIC)
+
+.PHONY: build demo test faults fuzz flood bench check install uninstall
 .DEFAULT_GOAL := build
 
 .PHONY: prerequisites-build prerequisites-test prerequisites-check
@@ -28,7 +33,8 @@ prerequisites-build prerequisites-test prerequisites-check: prerequisites-%:
 	@deploy/prerequisites.sh $*
 
 build: prerequisites-build
-	$(CARGO) build --locked --release --workspace --exclude tests --bins $(FEATURES)
+	$(CARGO) build --locked --release --workspace --exclude tests --exclude cli --bins $(FEATURES)
+	$(BUILD_PDS)
 
 demo: build
 	@deploy/demo.sh $(TARGET)/release/pds
@@ -62,8 +68,14 @@ fuzz: prerequisites-build
 			$$found $$corpus || exit 1; \
 	done
 
+flood: prerequisites-test
+	$(CARGO) build --locked --release --workspace --exclude cli --bins $(FEATURES)
+	$(BUILD_PDS)
+	PDS_FLOOD_SECONDS=20 $(CARGO) nextest run --locked --release -p tests --test flood --no-capture $(FEATURES)
+
 bench: prerequisites-build
-	$(CARGO) build --locked --release --workspace --bins $(FEATURES)
+	$(CARGO) build --locked --release --workspace --exclude cli --bins $(FEATURES)
+	$(BUILD_PDS)
 	@$(TARGET)/release/bench
 
 check: prerequisites-check
