@@ -7,6 +7,8 @@
 //! KEK --unwraps, itself or with as many others as the policy needs--> master key (random, 32 bytes)
 //! master key --"pds v2 vault-key {profile}"-----------> vault key   opens SQLCipher, not kept
 //! vault key  --"pds v2 entry-encryption-key"----------> entry key   seals each value
+//! vault key  --"pds v2 freshness-key {profile}"-------> freshness key   keys the digest over all rows
+//! master key --"pds v2 anchor-key {profile}"----------> anchor key  seals the anchor
 //! master key --"pds v2 header-key {profile}"----------> header key  authenticates header.json
 //! master key --"pds v2 ipc-encryption-key {profile}"--> field key   build feature ipc-field-encryption
 //! ```
@@ -68,6 +70,18 @@ pub fn entry_key(vault_key: &SecureBytes) -> SecureBytes {
     derive("pds v2 entry-encryption-key", vault_key)
 }
 
+/// The key of the digest over all rows of a vault.
+#[must_use]
+pub fn freshness_key(vault_key: &SecureBytes, profile: &str) -> SecureBytes {
+    derive(&format!("pds v2 freshness-key {profile}"), vault_key)
+}
+
+/// The key that seals a vault's anchor.
+#[must_use]
+pub fn anchor_key(master: &SecureBytes, profile: &str) -> SecureBytes {
+    derive(&format!("pds v2 anchor-key {profile}"), master)
+}
+
 /// The key that authenticates a vault's header.
 #[must_use]
 pub fn header_key(master: &SecureBytes, profile: &str) -> SecureBytes {
@@ -115,6 +129,8 @@ mod tests {
         let found = |key: SecureBytes| hex::encode(key.expose());
         assert_eq!(found(vault_key(&master(), "work")), expected("pds v2 vault-key work"));
         assert_eq!(found(entry_key(&master())), expected("pds v2 entry-encryption-key"));
+        assert_eq!(found(freshness_key(&master(), "work")), expected("pds v2 freshness-key work"));
+        assert_eq!(found(anchor_key(&master(), "work")), expected("pds v2 anchor-key work"));
         assert_eq!(found(header_key(&master(), "work")), expected("pds v2 header-key work"));
         assert_eq!(found(ipc_field_key(&master(), "work")), expected("pds v2 ipc-encryption-key work"));
         assert_eq!(found(ssh_agent_kek(&master(), "work")), expected("pds v2 ssh-agent-kek work"));

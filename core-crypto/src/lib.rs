@@ -9,6 +9,7 @@ pub mod hash_chain;
 pub mod kdf;
 pub mod key_schedule;
 pub mod memory;
+pub mod multiset_hash;
 pub mod private_fs;
 mod secure_bytes;
 #[cfg(feature = "sharing")]

@@ -364,6 +364,14 @@ pub fn open_append(path: &Path) -> Result<File, PrivateFsError> {
     open_or_make(path, OFlags::RDWR | OFlags::APPEND)
 }
 
+/// Opens a file for reading and writing, making it with mode 0600 if it is missing.
+///
+/// # Errors
+/// It is not an ordinary file of ours, or cannot be opened.
+pub fn open_or_create(path: &Path) -> Result<File, PrivateFsError> {
+    open_or_make(path, OFlags::RDWR)
+}
+
 /// Makes sure that a file exists, is an ordinary file of ours that nobody else can change, and has mode 0600.
 /// For files that a library opens by their path.
 ///

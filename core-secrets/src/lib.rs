@@ -2,7 +2,9 @@
 //!
 //! No sockets, no policy and no users here: who may have a secret is decided before this crate is asked.
 
+pub mod anchor;
 pub mod compliance;
+pub mod freshness;
 pub mod header;
 pub mod jit;
 pub mod memory_store;

@@ -7,6 +7,7 @@
 mod change;
 mod connection;
 mod entries;
+mod freshness;
 mod history;
 mod schema;
 #[cfg(test)]
@@ -23,10 +24,13 @@ use core_types::{ProfileName, SecretName};
 use rusqlite::Connection;
 use tokio::sync::Mutex as FairMutex;
 
+use self::change::Change;
 use self::connection::{connect, failed};
 use self::entries::{clock_unix_ms, get_many, list, read, read_version, remove, write};
 use self::history::{history, purge, rename, restore, undo_removal};
 use self::schema::{SCHEMA, check_format};
+use crate::anchor::Anchor;
+use crate::freshness::{Mark, Reading, Rollback};
 use crate::jit::{Clock, JitDelivery};
 use crate::store::{Fetch, Fetched, SecretsStore, StoreError};
 
@@ -50,6 +54,10 @@ struct Inner {
     old_versions: AtomicU64,
     /// The latest time there was, in milliseconds of the Unix epoch.
     latest_time: AtomicI64,
+    /// The state that the database is known to be in.
+    generation: AtomicU64,
+    /// Why it may only be read, where that is so.
+    rollback: Mutex<Option<Rollback>>,
 }
 
 impl Inner {
@@ -58,6 +66,14 @@ impl Inner {
     fn now_unix_ms(&self) -> i64 {
         let now = clock_unix_ms();
         self.latest_time.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
+    fn rollback(&self) -> Option<Rollback> {
+        self.rollback.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_generation(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
     }
 
     fn old_versions(&self) -> i64 {
@@ -70,6 +86,8 @@ impl Inner {
 struct Open {
     connection: Connection,
     entry_key: SecureBytes,
+    freshness_key: SecureBytes,
+    anchor: Option<Anchor>,
 }
 
 impl SqlCipherStore {
@@ -96,7 +114,12 @@ impl SqlCipherStore {
     }
 
     fn new(connection: Connection, profile: &ProfileName, vault_key: &SecureBytes) -> Self {
-        let open = Open { connection, entry_key: key_schedule::entry_key(vault_key) };
+        let open = Open {
+            connection,
+            entry_key: key_schedule::entry_key(vault_key),
+            freshness_key: key_schedule::freshness_key(vault_key, profile.as_str()),
+            anchor: None,
+        };
         Self {
             inner: Arc::new(Inner {
                 profile: profile.clone(),
@@ -105,6 +128,8 @@ impl SqlCipherStore {
                 decryptions: AtomicU64::new(0),
                 old_versions: AtomicU64::new(OLD_VERSIONS_DEFAULT),
                 latest_time: AtomicI64::new(0),
+                generation: AtomicU64::new(0),
+                rollback: Mutex::default(),
             }),
         }
     }
@@ -116,10 +141,70 @@ impl SqlCipherStore {
     /// The database library failed to close it; the keys are gone all the same.
     pub fn close(&self) -> Result<(), StoreError> {
         let open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Open { connection, entry_key }) = open else { return Ok(()) };
+        let Some(Open { connection, entry_key, freshness_key, anchor }) = open else { return Ok(()) };
         let closed = connection.close().map_err(|(_connection, error)| failed("close the database")(error));
-        drop(entry_key);
-        closed
+        drop((entry_key, freshness_key));
+        let synced = anchor.map_or(Ok(()), |anchor| anchor.sync().map_err(StoreError::Anchor));
+        closed.and(synced)
+    }
+
+    /// Checks that the rows are those that the database says it has; the state it is in, and what is wrong with it.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// It could not be checked.
+    pub fn verify(&self) -> Result<(Mark, Option<Rollback>), StoreError> {
+        let open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let verified = freshness::verify(&self.inner, open.as_ref().ok_or(StoreError::Closed)?)?;
+        self.inner.note_generation(verified.0.generation);
+        Ok(verified)
+    }
+
+    /// Has every change made known to this anchor from now on. With a `rollback`, nothing can be changed until it is
+    /// accepted. Blocks.
+    ///
+    /// # Errors
+    /// The store is closed.
+    pub fn attach(&self, anchor: Anchor, rollback: Option<Rollback>) -> Result<(), StoreError> {
+        let mut open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.as_mut().ok_or(StoreError::Closed)?.anchor = Some(anchor);
+        *self.inner.rollback.lock().unwrap_or_else(PoisonError::into_inner) = rollback;
+        Ok(())
+    }
+
+    /// Why the vault may only be read, where that is so.
+    #[must_use]
+    pub fn rollback(&self) -> Option<Rollback> {
+        self.inner.rollback()
+    }
+
+    /// The state that the database is in, as a number that each change raises.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.inner.generation.load(Ordering::Relaxed)
+    }
+
+    /// Takes the vault as it is for the right one, with this header, at a state above `above` and all that are known of;
+    /// it can be changed from now on. `false` if there was nothing to accept.
+    ///
+    /// # Errors
+    /// A part of it cannot be read, or the change could not be written.
+    pub async fn accept_rollback(&self, header: Mark, above: u64) -> Result<bool, StoreError> {
+        self.run(move |inner, open| {
+            if inner.rollback().is_none() {
+                return Ok(false);
+            }
+            let anchored = match open.anchor.as_ref().map(Anchor::read) {
+                Some(Ok(Reading::Read(anchored))) => anchored.database.generation,
+                _ => 0,
+            };
+            let above = above.max(anchored);
+            Change::begin_anyhow(inner, open, "accept the state of the vault")?.accept(header, above)?;
+            open.anchor.as_ref().map_or(Ok(()), Anchor::sync).map_err(StoreError::Anchor)?;
+            *inner.rollback.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            Ok(true)
+        })
+        .await
     }
 
     /// How many values have been decrypted since the store was opened.

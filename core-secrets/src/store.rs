@@ -109,6 +109,12 @@ pub enum StoreError {
         /// Most bytes that were allowed.
         limit: usize,
     },
+    /// The vault is not the one that was written last, so it may only be read.
+    #[error("the vault may only be read until its rollback is accepted")]
+    ReadOnly,
+    /// The change was made, but the anchor does not know of it.
+    #[error("the change was stored, but a rollback to before it would not be noticed: {0}")]
+    Anchor(crate::anchor::AnchorError),
     /// The database library failed.
     #[error("cannot {action}: {explanation} (SQLite error {code})")]
     Database {
@@ -150,6 +156,9 @@ pub enum Damage {
     /// A stored name that is none.
     #[error("a stored name is not a secret name")]
     Name,
+    /// The row that says which state the database is in.
+    #[error("the database does not say which state it is in")]
+    NoState,
     /// A stored note that is none.
     #[error("a stored note is not a note")]
     Note,

@@ -7,6 +7,8 @@ use core_crypto::private_fs::{self, InstanceLock, PrivateFsError};
 use core_crypto::{SecureBytes, key_schedule};
 use core_types::ProfileName;
 
+use crate::anchor::{Anchor, AnchorError};
+use crate::freshness::{Anchored, Mark, Reading, Rollback, judge};
 use crate::header::{Changed, HeaderError, Proof, VaultHeader};
 use crate::sqlcipher::SqlCipherStore;
 use crate::store::{Damage, StoreError};
@@ -33,6 +35,12 @@ pub enum VaultError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The vault is not the one that was written last, so nothing of it is changed.
+    #[error("{0}")]
+    RolledBack(Rollback),
+    /// The anchor.
+    #[error(transparent)]
+    Anchor(#[from] AnchorError),
     /// A file or folder.
     #[error(transparent)]
     Files(#[from] PrivateFsError),
@@ -45,7 +53,13 @@ impl VaultError {
         match self {
             Self::Header(error) => error.is_damage(),
             Self::Store(StoreError::Damaged(_) | StoreError::WrongKey) => true,
-            Self::Missing | Self::Exists | Self::InUse | Self::Store(_) | Self::Files(_) => false,
+            Self::Missing
+            | Self::Exists
+            | Self::InUse
+            | Self::RolledBack(_)
+            | Self::Store(_)
+            | Self::Anchor(_)
+            | Self::Files(_) => false,
         }
     }
 
@@ -53,17 +67,20 @@ impl VaultError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         match self {
-            Self::Header(HeaderError::Files(error)) | Self::Files(error) => error.is_full(),
+            Self::Header(HeaderError::Files(error))
+            | Self::Anchor(AnchorError::Files(error))
+            | Self::Files(error) => error.is_full(),
             Self::Store(error) => error.is_full(),
             _ => false,
         }
     }
 }
 
-/// A vault's folder. All of its methods block.
+/// A vault's folder, and its anchor outside of it. All of its methods block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultFolder {
     folder: PathBuf,
+    anchor: PathBuf,
     profile: ProfileName,
 }
 
@@ -78,17 +95,18 @@ pub struct VaultLock {
 pub struct OpenVault {
     /// The key that everything else follows from.
     pub master_key: SecureBytes,
-    /// The secrets.
+    /// The secrets. They may only be read where [`SqlCipherStore::rollback`] says so.
     pub store: SqlCipherStore,
     /// Keeps other processes out while the vault is open.
     pub lock: VaultLock,
 }
 
 impl VaultFolder {
-    /// The vault of `profile` in `folder`; nothing is read yet.
+    /// The vault of `profile` in `folder`, with its anchor at `anchor`, which is no part of what is backed up or
+    /// synchronized together with the folder; nothing is read yet.
     #[must_use]
-    pub fn new(folder: PathBuf, profile: ProfileName) -> Self {
-        Self { folder, profile }
+    pub fn new(folder: PathBuf, anchor: PathBuf, profile: ProfileName) -> Self {
+        Self { folder, anchor, profile }
     }
 
     /// Makes the vault, with one password, and opens it.
@@ -105,16 +123,29 @@ impl VaultFolder {
         let building = self.building();
         private_fs::ensure_private_dir(&building.folder)?;
         let lock = building.lock()?;
+        // Someone else may have been quicker until we had the lock, and then the anchor is theirs.
+        if self.folder.symlink_metadata().is_ok() {
+            return Err(VaultError::Exists);
+        }
         building.remove_leftovers()?;
         let (header, master_key) = VaultHeader::create(&self.profile, password, params)?;
         let vault_key = key_schedule::vault_key(&master_key, self.profile.as_str());
         SqlCipherStore::create(&building.database(), &self.profile, &vault_key)?.close()?;
         header.save(&building.header_path())?;
+        let mut anchor = self.anchor(&master_key);
+        let header = header.mark()?;
+        anchor.update(|anchored| *anchored = Anchored { database: Mark::default(), header })?;
+        anchor.sync()?;
         if !private_fs::rename_dir_new(&building.folder, &self.folder)? {
             return Err(VaultError::Exists);
         }
         let store = SqlCipherStore::open(&self.database(), &self.profile, &vault_key)?;
+        store.attach(anchor, None)?;
         Ok(OpenVault { master_key, store, lock })
+    }
+
+    fn anchor(&self, master_key: &SecureBytes) -> Anchor {
+        Anchor::new(self.anchor.clone(), &self.profile, master_key)
     }
 
     /// Keeps other processes out of the vault until the lock is dropped.
@@ -143,13 +174,25 @@ impl VaultFolder {
         Ok(VaultHeader::load(&self.header_path(), &self.profile)?)
     }
 
-    /// Unlocks the vault with as many factors as its policy needs. Takes as long as Argon2 for each password.
+    /// Unlocks the vault with as many factors as its policy needs. Takes as long as Argon2 for each password, and as
+    /// long as it takes to look at every row once.
+    ///
+    /// A vault that is not the one that was written last is opened all the same, but can only be read.
     ///
     /// # Errors
     /// There is no vault, another process has it, a factor is wrong, or it is damaged.
     pub fn unlock(&self, proofs: &[Proof]) -> Result<OpenVault, VaultError> {
+        self.unlock_at_least(proofs, 0)
+    }
+
+    /// As [`Self::unlock`], for a vault that is known, from elsewhere, to have seen so many changes.
+    ///
+    /// # Errors
+    /// As [`Self::unlock`].
+    pub fn unlock_at_least(&self, proofs: &[Proof], recorded: u64) -> Result<OpenVault, VaultError> {
         let lock = self.lock()?;
-        let master_key = self.header()?.unlock(proofs)?;
+        let header = self.header()?;
+        let master_key = header.unlock(proofs)?;
         private_fs::remove_leftovers(&self.header_path())?;
         let vault_key = key_schedule::vault_key(&master_key, self.profile.as_str());
         let store =
@@ -160,7 +203,30 @@ impl VaultFolder {
                     other => other,
                 },
             )?;
+        self.check_freshness(&store, &header, &master_key, recorded)?;
         Ok(OpenVault { master_key, store, lock })
+    }
+
+    /// Attaches the anchor to an opened vault, which can only be read if it is not the one that was written last.
+    fn check_freshness(
+        &self,
+        store: &SqlCipherStore,
+        header: &VaultHeader,
+        master_key: &SecureBytes,
+        recorded: u64,
+    ) -> Result<(), VaultError> {
+        let (database, found) = store.verify()?;
+        let state = Anchored { database, header: header.mark()? };
+        let mut anchor = self.anchor(master_key);
+        let rollback = match found {
+            Some(rollback) => Some(rollback),
+            None => judge(&state, &anchor.read()?, recorded),
+        };
+        if rollback.is_none() {
+            anchor.update(|anchored| *anchored = state)?;
+            anchor.sync()?;
+        }
+        Ok(store.attach(anchor, rollback)?)
     }
 
     /// Replaces the header by what `change` makes of it: after a kill it is exactly one of the two. Nothing else of the
@@ -173,13 +239,44 @@ impl VaultFolder {
         _held: &VaultLock,
         change: impl FnOnce(&VaultHeader) -> Result<Changed<T>, HeaderError>,
     ) -> Result<T, VaultError> {
-        let Changed { header, result } = change(&self.header()?)?;
+        let before = self.header()?;
+        let Changed { header, result } = change(&before)?;
+        let anchor = self.anchor_of_header(&before, &header)?;
         header.save(&self.header_path())?;
+        if let Some(mut anchor) = anchor {
+            let mark = header.mark()?;
+            anchor.update(|anchored| anchored.header = mark)?;
+            anchor.sync()?;
+        }
         Ok(result)
     }
 
+    /// The anchor that a changed header is to be made known to, so that the one before it is noticed if it comes back;
+    /// `None` where the change did not concern the master key's holder.
+    ///
+    /// # Errors
+    /// [`VaultError::RolledBack`] if the header before the change is an older one that came back: whoever knows a
+    /// password of those days could otherwise have it counted as the right one.
+    fn anchor_of_header(
+        &self,
+        before: &VaultHeader,
+        after: &VaultHeader,
+    ) -> Result<Option<Anchor>, VaultError> {
+        let Some(key) = after.anchor_key() else { return Ok(None) };
+        let anchor = Anchor::with_key(self.anchor.clone(), &self.profile, key.clone());
+        let reading = anchor.read()?;
+        let database = match &reading {
+            Reading::Read(anchored) => anchored.database,
+            Reading::Missing | Reading::Unreadable => Mark::default(),
+        };
+        match judge(&Anchored { database, header: before.mark()? }, &reading, 0) {
+            None => Ok(Some(anchor)),
+            Some(rollback) => Err(VaultError::RolledBack(rollback)),
+        }
+    }
+
     /// Makes the passwords among factors that just unlocked the vault as dear to try as `params` says, where they are
-    /// cheaper; `false` where none is. Takes as long as Argon2, twice for each password that is changed.
+    /// cheaper; `false` where none is, or where the vault may only be read. Takes as long as Argon2, twice for each password that is changed.
     ///
     /// # Errors
     /// The header cannot be replaced; the old one still holds.
@@ -189,6 +286,9 @@ impl VaultFolder {
         proofs: &[Proof],
         params: Argon2Params,
     ) -> Result<bool, VaultError> {
+        if open.store.rollback().is_some() {
+            return Ok(false);
+        }
         match self.header()?.with_cost(proofs, &open.master_key, params)? {
             None => Ok(false),
             Some(raised) => self.change(&open.lock, |_| Ok(raised.into())).map(|()| true),
@@ -207,7 +307,7 @@ impl VaultFolder {
     fn building(&self) -> Self {
         let name = format!(".{}.new", self.profile);
         let folder = self.folder.parent().unwrap_or(Path::new("/")).join(name);
-        Self { folder, profile: self.profile.clone() }
+        Self { folder, anchor: self.anchor.clone(), profile: self.profile.clone() }
     }
 
     /// Removes what an earlier attempt left, but for the lock, which is held.
@@ -231,7 +331,8 @@ mod tests {
     fn vault() -> (tempfile::TempDir, VaultFolder) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vaults/work");
-        (folder, VaultFolder::new(path, ProfileName::parse("work").unwrap()))
+        let anchor = folder.path().join("anchors/work");
+        (folder, VaultFolder::new(path, anchor, ProfileName::parse("work").unwrap()))
     }
 
     /// The password that `create` was given, or another.
@@ -384,7 +485,7 @@ mod tests {
         close(vault.create(b"right", CHEAP).unwrap());
         let elsewhere = folder.path().join("vaults/home");
         std::fs::rename(&vault.folder, &elsewhere).unwrap();
-        let other = VaultFolder::new(elsewhere, ProfileName::parse("home").unwrap());
+        let other = VaultFolder::new(elsewhere, vault.anchor.clone(), ProfileName::parse("home").unwrap());
         let error = other.unlock(&password(b"right")).unwrap_err();
         assert!(matches!(error, VaultError::Header(HeaderError::OtherProfile { .. })) && error.is_damage());
     }

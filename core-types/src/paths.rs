@@ -150,6 +150,18 @@ impl Paths {
         self.state.join("audit")
     }
 
+    /// The anchor of one vault: outside the vault's folder, and in another than whatever is copied with it.
+    #[must_use]
+    pub fn anchor(&self, profile: &ProfileName) -> PathBuf {
+        self.anchors().join(profile.as_str())
+    }
+
+    /// Folder of the anchors of all vaults.
+    #[must_use]
+    pub fn anchors(&self) -> PathBuf {
+        self.state.join("anchors")
+    }
+
     /// The file in which wrong unlock attempts are counted, so that a restart forgives none.
     #[must_use]
     pub fn unlock_attempts(&self) -> PathBuf {

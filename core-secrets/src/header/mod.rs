@@ -22,6 +22,8 @@ use core_types::limits::FACTORS_MAX;
 
 pub use self::change::{Change, Changed};
 pub use self::factor::{Cost, Factor, NewFactor, Way};
+use crate::freshness::Mark;
+
 use self::file::{Content, File, FileFormat, canonical};
 use self::policy::{Key, sealed_by};
 
@@ -173,11 +175,22 @@ pub struct Proof {
 }
 
 /// A header whose content has been checked as far as that is possible without a password.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct VaultHeader {
     content: Content,
     mac: [u8; MAC_BYTES],
+    /// The key of the vault's anchor, of a header that was made here and not read.
+    anchor_key: Option<SecureBytes>,
 }
+
+/// Two headers are the same if they say the same.
+impl PartialEq for VaultHeader {
+    fn eq(&self, other: &Self) -> bool {
+        self.content == other.content && self.mac == other.mac
+    }
+}
+
+impl Eq for VaultHeader {}
 
 impl VaultHeader {
     /// Makes a header with a new random master key and one password. Blocks for as long as Argon2 takes.
@@ -226,7 +239,7 @@ impl VaultHeader {
             return Err(HeaderError::OtherProfile { found: content.profile });
         }
         content.check()?;
-        Ok(Self { content, mac })
+        Ok(Self { content, mac, anchor_key: None })
     }
 
     /// Replaces the header at `path`.
@@ -277,6 +290,19 @@ impl VaultHeader {
         let mut bytes = canonical(&self.content)?;
         bytes.extend_from_slice(&self.mac);
         Ok(digest(&bytes))
+    }
+
+    /// The state of the header, as an anchor keeps it.
+    ///
+    /// # Errors
+    /// As [`Self::digest`].
+    pub fn mark(&self) -> Result<Mark, HeaderError> {
+        Ok(Mark { generation: self.generation(), digest: self.digest()? })
+    }
+
+    /// The key of the vault's anchor; `None` of a header that was read.
+    pub(crate) fn anchor_key(&self) -> Option<&SecureBytes> {
+        self.anchor_key.as_ref()
     }
 
     /// The master key, unwrapped by as many factors as the policy needs, after which the header is known to be as it
@@ -331,7 +357,8 @@ impl VaultHeader {
     fn authenticated(content: Content, master: &SecureBytes) -> Result<Self, HeaderError> {
         let key = key_schedule::header_key(master, content.profile.as_str());
         let sealed = aead::seal(&key, &canonical(&content)?, &[])?;
-        Ok(Self { content, mac: exactly(&sealed)? })
+        let anchor_key = Some(key_schedule::anchor_key(master, content.profile.as_str()));
+        Ok(Self { content, mac: exactly(&sealed)?, anchor_key })
     }
 }
 

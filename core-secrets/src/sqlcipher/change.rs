@@ -2,21 +2,29 @@
 
 use core_crypto::SecureBytes;
 use core_crypto::aead::TAG_BYTES;
+use core_crypto::multiset_hash::MultisetHash;
 use core_types::SecretName;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::connection::failed;
 use super::entries::{open_version, seal};
+use super::freshness::{element, record, recorded, scan};
 use super::schema::{Version, version_columns};
 use super::{Inner, Open};
+use crate::anchor::Anchor;
+use crate::freshness::{Anchored, Mark};
 use crate::store::{Damage, StoreError};
 
 /// A transaction that has not been committed; dropped, it changes nothing.
 pub(super) struct Change<'a> {
     inner: &'a Inner,
     entry_key: &'a SecureBytes,
+    freshness_key: &'a SecureBytes,
+    anchor: Option<&'a mut Anchor>,
     transaction: Transaction<'a>,
     action: &'static str,
+    before: Mark,
+    digest: MultisetHash,
 }
 
 /// What is kept of a version beside its value.
@@ -29,17 +37,31 @@ pub(super) struct Beside {
 }
 
 impl<'a> Change<'a> {
-    /// Begins to write. `action` is what it is for, as a verb with its object.
+    /// Begins to write, unless the vault may only be read. `action` is what it is for, as a verb with its object.
     pub(super) fn begin(
         inner: &'a Inner,
         open: &'a mut Open,
         action: &'static str,
     ) -> Result<Self, StoreError> {
-        let transaction = open
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed(action))?;
-        Ok(Self { inner, entry_key: &open.entry_key, transaction, action })
+        if inner.rollback().is_some() {
+            return Err(StoreError::ReadOnly);
+        }
+        Self::begin_anyhow(inner, open, action)
+    }
+
+    /// As [`Self::begin`], also where the vault may only be read.
+    pub(super) fn begin_anyhow(
+        inner: &'a Inner,
+        open: &'a mut Open,
+        action: &'static str,
+    ) -> Result<Self, StoreError> {
+        let Open { connection, entry_key, freshness_key, anchor } = open;
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed(action))?;
+        let before = recorded(&transaction)?;
+        let digest = MultisetHash::from_bytes(&before.digest);
+        let anchor = anchor.as_mut();
+        Ok(Self { inner, entry_key, freshness_key, anchor, transaction, action, before, digest })
     }
 
     /// The latest version of a name, be it removed or not.
@@ -118,6 +140,7 @@ impl<'a> Change<'a> {
                 ])
             })
             .map_err(failed(self.action))?;
+        self.digest = self.digest.with(self.freshness_key, [element(name, &version).as_slice()]);
         Ok(())
     }
 
@@ -132,6 +155,11 @@ impl<'a> Change<'a> {
             .prepare_cached("UPDATE secrets SET removed_at = ?3 WHERE name = ?1 AND version = ?2")
             .and_then(|mut statement| statement.execute(params![name.as_str(), version.number, removed_at]))
             .map_err(failed(self.action))?;
+        let marked = Version { removed_at, ..version.clone() };
+        self.digest = self
+            .digest
+            .without(self.freshness_key, [element(name, version).as_slice()])
+            .with(self.freshness_key, [element(name, &marked).as_slice()]);
         Ok(())
     }
 
@@ -143,13 +171,40 @@ impl<'a> Change<'a> {
                 .prepare_cached("DELETE FROM secrets WHERE name = ?1 AND version = ?2")
                 .and_then(|mut statement| statement.execute(params![name.as_str(), version.number]))
                 .map_err(failed(self.action))?;
+            self.digest = self.digest.without(self.freshness_key, [element(name, version).as_slice()]);
         }
         Ok(u64::try_from(old.len()).unwrap_or(u64::MAX))
     }
 
-    /// Makes the changes durable.
+    /// Makes the changes durable, and then known to the anchor.
     pub(super) fn commit(self) -> Result<(), StoreError> {
-        self.transaction.commit().map_err(failed(self.action))
+        if self.digest.to_bytes() == self.before.digest {
+            // Nothing was changed.
+            return self.transaction.commit().map_err(failed(self.action));
+        }
+        let generation = self.before.generation.checked_add(1);
+        let generation = generation.ok_or(StoreError::Damaged(Damage::NoState))?;
+        let digest = self.digest.to_bytes();
+        self.commit_as(Mark { generation, digest }, |_| {})
+    }
+
+    /// Takes the rows as they are for the right ones, at a generation above all that are known of.
+    pub(super) fn accept(self, header: Mark, above: u64) -> Result<(), StoreError> {
+        let digest = scan(&self.transaction, self.freshness_key)?.digest.to_bytes();
+        let generation = self.before.generation.max(above).saturating_add(1);
+        self.commit_as(Mark { generation, digest }, |anchored| anchored.header = header)
+    }
+
+    fn commit_as(self, mark: Mark, anchoring: impl FnOnce(&mut Anchored)) -> Result<(), StoreError> {
+        record(&self.transaction, &mark)?;
+        self.transaction.commit().map_err(failed(self.action))?;
+        self.inner.note_generation(mark.generation);
+        let Some(anchor) = self.anchor else { return Ok(()) };
+        let anchored = anchor.update(|anchored| {
+            anchored.database = mark;
+            anchoring(anchored);
+        });
+        anchored.map_err(StoreError::Anchor)
     }
 }
 

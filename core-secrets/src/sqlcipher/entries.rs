@@ -76,6 +76,16 @@ impl<'a> Sealed<'a> {
     }
 }
 
+/// Opens the value of a row, which has the columns of [`version_columns`] and the value after them.
+pub(super) fn open_row(
+    inner: &Inner,
+    entry_key: &SecureBytes,
+    name: &SecretName,
+    row: &Row<'_>,
+) -> Result<SecureBytes, StoreError> {
+    Sealed::from_row(name, row).map_err(failed("read a value"))?.open(inner, entry_key)
+}
+
 /// A version of a secret with its opened value, in a transaction or outside of one.
 pub(super) fn open_version(
     inner: &Inner,
@@ -140,8 +150,7 @@ pub(super) fn read(
     if usize::try_from(version.value_bytes()).unwrap_or(usize::MAX) > bytes_max {
         return Err(StoreError::TooLarge { limit: bytes_max });
     }
-    let sealed = Sealed::from_row(name, row).map_err(failed(action))?;
-    let value = sealed.open(inner, &open.entry_key)?;
+    let value = open_row(inner, &open.entry_key, name, row)?;
     Ok(Fetched { value, expires_unix_ms: version.expires_at.map(unsigned) })
 }
 

@@ -14,7 +14,7 @@ pub(super) const FORMAT: i64 = 2;
 ///
 /// The rows lie in the order of their names (`WITHOUT ROWID`), so that a listing reads each page once. The value
 /// stands last, and its tag before it: what does not need the value never touches the pages that a large one spills
-/// over.
+/// over. The one row of `freshness` is the state of all rows.
 pub(super) const SCHEMA: &str = "
     CREATE TABLE secrets (
         name       TEXT NOT NULL,
@@ -28,6 +28,12 @@ pub(super) const SCHEMA: &str = "
         value      BLOB NOT NULL,
         PRIMARY KEY (name, version)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE freshness (
+        id         INTEGER PRIMARY KEY CHECK (id = 1),
+        generation INTEGER NOT NULL,
+        digest     BLOB NOT NULL
+    ) STRICT;
+    INSERT INTO freshness VALUES (1, 0, zeroblob(32));
     PRAGMA user_version = 2;
 ";
 
