@@ -13,10 +13,10 @@ use core_types::protocol::profile::{
     Requester, SecretOperationAudit,
 };
 use core_types::protocol::secrets::{
-    AddFactor, AgentKey, ChangePassword, CheckRecovery, Delete, FactorEntry, FactorKind, FactorLabel,
-    FactorPolicy, FactorProof, FactorSheet, Factors, Gate, Get, GetBatch, History, Init, List, Lock, Move,
-    NewFactor, Profiles, Purge, RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection, Set,
-    SetPolicy, Unlock, UnsupportedKey, VersionEntry,
+    AcceptRollback, AddFactor, AgentKey, ChangePassword, CheckRecovery, Delete, FactorEntry, FactorKind,
+    FactorLabel, FactorPolicy, FactorProof, FactorSheet, Factors, Gate, Get, GetBatch, History, Init, List,
+    Lock, Move, NewFactor, Profiles, Purge, RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection,
+    Set, SetPolicy, Unlock, UnsupportedKey, VersionEntry,
 };
 use core_types::protocol::secrets::{MemoryProtection, Protection, ProtectionLevel};
 use core_types::protocol::{Topic, encode};
@@ -188,12 +188,14 @@ fn secrets() -> Vec<String> {
             Restore { profile: profile.clone(), name: name.clone(), version: Some(3) }.into(),
         ),
         ("secrets.purge", Purge { profile: profile.clone(), name: name.clone() }.into()),
-        ("secrets.move", Move { profile, from: name, to: "c".to_owned() }.into()),
+        ("secrets.move", Move { profile: profile.clone(), from: name, to: "c".to_owned() }.into()),
+        ("secrets.accept-rollback", AcceptRollback { profile: profile.clone() }.into()),
     ];
     let entries = entries.into_iter().chain(factor_requests());
     let denials = [
         ("denial.locked", SecretsDenial::Locked),
         ("denial.invalid-name", SecretsDenial::InvalidName(NameError::Slash)),
+        ("denial.rolled-back", SecretsDenial::RolledBack { profile: profile.clone(), found: "f".to_owned() }),
         ("denial.expired", SecretsDenial::Expired { name: "a".to_owned(), since_unix_ms: 1 }),
         ("denial.unrecorded", SecretsDenial::Unrecorded),
         ("denial.wrong-factor", SecretsDenial::WrongFactor(FactorKind::SshAgent)),

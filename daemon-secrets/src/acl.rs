@@ -26,6 +26,7 @@ pub(crate) enum Action {
     Restore,
     Purge,
     Move,
+    AcceptRollback,
     Protection,
 }
 
@@ -49,6 +50,7 @@ impl Action {
             Self::Restore => Some(Operation::Restore),
             Self::Purge => Some(Operation::Purge),
             Self::Move => Some(Operation::Move),
+            Self::AcceptRollback => Some(Operation::AcceptRollback),
             Self::Profiles | Self::Factors | Self::Protection => None,
         }
     }
@@ -169,6 +171,7 @@ pub(crate) mod tests {
             Restore,
             Purge,
             Move,
+            AcceptRollback,
             Protection,
         ];
         let table: [(Option<&str>, &[Action]); 7] = [

@@ -114,6 +114,8 @@ fn kind(denial: &SecretsDenial) -> &'static str {
         SecretsDenial::UnsupportedKey(_) => "unsupported key",
         SecretsDenial::NotAPassword(_) => "not a password",
         SecretsDenial::ProfileExists(_) => "profile exists",
+        SecretsDenial::RolledBack { .. } => "rolled back",
+        SecretsDenial::ReadOnly(_) => "read only",
         SecretsDenial::Damaged(_) => "damaged",
         SecretsDenial::StorageFull => "storage full",
         SecretsDenial::Storage(_) => "storage",

@@ -53,7 +53,7 @@ impl SecretsDaemon<OverTheBus> {
 impl<N: Neighbours> SecretsDaemon<N> {
     pub(crate) fn new(paths: &Paths, config: Config, neighbours: N, kdf_cost: Argon2Params) -> Self {
         Self {
-            vaults: Arc::new(Vaults::new(paths.vaults(), config.cache_ttl, config.old_versions)),
+            vaults: Arc::new(Vaults::new(paths, &config)),
             rules: Arc::default(),
             rates: Box::new(RateLimits::new(&config)),
             neighbours,
@@ -94,6 +94,7 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Restore(call) => answer(&call, self.restore(&call, sender).await),
             SecretsRequest::Purge(call) => answer(&call, self.purge(&call, sender).await),
             SecretsRequest::Move(call) => answer(&call, self.rename(&call, sender).await),
+            SecretsRequest::AcceptRollback(call) => answer(&call, self.accept_rollback(&call, sender).await),
             SecretsRequest::Protection(call) => answer(&call, self.protection(sender)),
         }
     }

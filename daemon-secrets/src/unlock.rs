@@ -7,16 +7,19 @@ use core_secrets::vault::OpenVault;
 use core_types::ProfileName;
 use core_types::header::Sender;
 use core_types::protocol::secrets::{
-    FactorKind, Init, Lock, ProfileChanged, ProfileEntry, SecretsDenial, Unlock, Unlocked,
+    AcceptRollback, FactorKind, Init, Lock, ProfileChanged, ProfileEntry, SecretsDenial, Unlock, Unlocked,
 };
 
 use crate::acl::Action;
 use crate::attempt::{Proves, by_vault, failed, identified};
 use crate::crud::{ProfileStatus, Refusal};
 use crate::neighbours::Neighbours;
+use crate::operations::several;
 use crate::proofs::{proofs, usable};
+use crate::rate_limit::Cost;
 use crate::record::{About, conclude};
 use crate::service::SecretsDaemon;
+use crate::vault::rolled_back;
 
 impl<N: Neighbours> SecretsDaemon<N> {
     /// Makes a vault and leaves it unlocked.
@@ -50,14 +53,14 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let result = async {
             identified(Action::Unlock, sender)?;
             if self.vaults.status(profile) == ProfileStatus::Unlocked {
-                return Ok(Unlocked::Already);
+                return self.as_it_was_left(profile, Unlocked::Already);
             }
             let header = self.header(profile).await?;
             let proofs = proofs(&header, &call.factors)?;
             header.check_enough(&proofs).map_err(|error| failed(profile, error.into()))?;
             let _turn = self.turn(profile, deadline).await?;
             if self.vaults.status(profile) == ProfileStatus::Unlocked {
-                return Ok(Unlocked::Already);
+                return self.as_it_was_left(profile, Unlocked::Already);
             }
             let (folder, cost) = (self.vaults.folder(profile), self.kdf_cost);
             let tried = self.try_factor(profile, deadline, Proves::All, move || {
@@ -74,9 +77,37 @@ impl<N: Neighbours> SecretsDaemon<N> {
                 Err(error) => tracing::warn!(%profile, %error, "the cost of a password could not be raised"),
             }
             self.opened(profile, open);
-            Ok(Unlocked::Now)
+            self.as_it_was_left(profile, Unlocked::Now)
         };
         conclude(&self.neighbours, About::of(Action::Unlock, Some(profile), sender), result.await)
+    }
+
+    /// The answer for an unlocked profile, unless its vault is not the one that was written last: that is told each time
+    /// until it is accepted.
+    fn as_it_was_left(&self, profile: &ProfileName, unlocked: Unlocked) -> Result<Unlocked, Refusal> {
+        match self.vaults.rollback(profile) {
+            None => Ok(unlocked),
+            Some(found) => Err(by_vault(rolled_back(profile, &found))),
+        }
+    }
+
+    /// Takes a vault that is not the one that was written last for the right one; `false` if it is that one.
+    pub(crate) async fn accept_rollback(
+        &self,
+        call: &AcceptRollback,
+        sender: &Sender,
+    ) -> Result<bool, SecretsDenial> {
+        let cost = Cost { tokens: 1, names: 1 };
+        let attempt = several(Action::AcceptRollback, &call.profile, Vec::new(), cost, sender);
+        let result = async {
+            let permit = self.authorize(&attempt)?;
+            self.vaults.accept_rollback(&permit, 0).await.map_err(by_vault)
+        };
+        conclude(
+            &self.neighbours,
+            About::of(Action::AcceptRollback, Some(&call.profile), sender),
+            result.await,
+        )
     }
 
     /// Locks one profile or all. Answers when no key and no value of them is in memory.
@@ -359,5 +390,75 @@ mod tests {
         assert_eq!(shown, [("home", true), ("work", false)]);
         assert!(profiles.iter().all(|entry| entry.created_unix_ms > 1_700_000_000_000));
         assert_eq!(lock(&world, Some("none")).await, Err(SecretsDenial::NoSuchProfile(profile("none"))));
+    }
+
+    /// The files of a profile's vault, to be put back later.
+    fn copy(world: &World) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+        let files = std::fs::read_dir(world.paths.vault(&profile("work"))).unwrap();
+        let paths = files.map(|file| file.unwrap().path());
+        paths
+            .filter(|path| !path.ends_with("lock"))
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect()
+    }
+
+    fn put_back(files: &[(std::path::PathBuf, Vec<u8>)]) {
+        files.iter().for_each(|(path, bytes)| core_crypto::private_fs::write_atomic(path, bytes).unwrap());
+    }
+
+    /// An unlocked profile that was put back to a time before its last write.
+    async fn rolled_back_world() -> World {
+        let world = World::with_vault().await;
+        world.set("a", b"old").await.unwrap();
+        lock(&world, None).await.unwrap();
+        let files = copy(&world);
+        world.unlock("work", b"right").await.unwrap();
+        world.set("a", b"new").await.unwrap();
+        lock(&world, None).await.unwrap();
+        put_back(&files);
+        world.outcomes();
+        world
+    }
+
+    #[tokio::test]
+    async fn a_vault_that_was_rolled_back_is_read_only_until_that_is_accepted() {
+        let world = rolled_back_world().await;
+        let accept = AcceptRollback { profile: profile("work") };
+        let found = "it has seen 1 changes, and 2 were made".to_owned();
+        let rolled_back = SecretsDenial::RolledBack { profile: profile("work"), found: found.clone() };
+        assert_eq!(world.unlock("work", b"right").await, Err(rolled_back.clone()));
+        assert_eq!(world.unlock("work", b"").await, Err(rolled_back), "as often as one asks");
+        assert_eq!(world.get("a").await.unwrap(), b"old");
+        assert_eq!(world.set("a", b"x").await, Err(SecretsDenial::ReadOnly(profile("work"))));
+        let shown = world.daemon.profiles(&cli()).await.unwrap().remove(0).state;
+        assert!(matches!(shown, ProfileState::Unlocked { rollback: Some(text), .. } if text == found));
+        let stranger = world.daemon.accept_rollback(&accept, &sender(Some("backup"))).await;
+        assert_eq!(stranger, Err(SecretsDenial::Identity { requester: "backup".to_owned() }));
+        assert_eq!(world.daemon.accept_rollback(&accept, &cli()).await, Ok(true));
+        assert_eq!(world.daemon.accept_rollback(&accept, &cli()).await, Ok(false));
+        world.set("a", b"x").await.unwrap();
+        let denial = format!("failed: the vault of profile 'work' is not as it was left: {found}");
+        let read_only =
+            "failed: profile 'work' can only be read, because its vault is not as it was left".to_owned();
+        let expected = [
+            record(Operation::Unlock, &denial),
+            record(Operation::Unlock, &denial),
+            (Operation::Get, Some("a".to_owned()), "done".to_owned()),
+            (Operation::Set, Some("a".to_owned()), read_only),
+            record(Operation::AcceptRollback, "denied at Identity"),
+            record(Operation::AcceptRollback, "done"),
+            record(Operation::AcceptRollback, "done"),
+            (Operation::Set, Some("a".to_owned()), "done".to_owned()),
+        ];
+        assert_eq!(world.outcomes(), expected);
+        lock(&world, None).await.unwrap();
+        assert_eq!(world.unlock("work", b"right").await, Ok(Unlocked::Now));
+    }
+
+    #[tokio::test]
+    async fn a_locked_profile_has_nothing_to_accept() {
+        let world = rolled_back_world().await;
+        let accept = AcceptRollback { profile: profile("work") };
+        assert_eq!(world.daemon.accept_rollback(&accept, &cli()).await, Err(SecretsDenial::Locked));
     }
 }

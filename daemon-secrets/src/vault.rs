@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use core_crypto::{SecureBytes, private_fs};
+use core_secrets::freshness::Rollback;
 use core_secrets::header::HeaderError;
 use core_secrets::jit::JitDelivery;
 use core_secrets::sqlcipher::{Attributes, Page, SqlCipherStore, VersionEntry};
 use core_secrets::store::{SecretsStore, StoreError};
 use core_secrets::vault::{OpenVault, VaultError, VaultFolder, VaultLock};
+use core_types::config::Config;
 use core_types::limits::LIST_PAGE_MAX;
 use core_types::name::{ProfileName, SecretName};
+use core_types::paths::Paths;
 use core_types::pattern::Pattern;
 use core_types::protocol::secrets::{FactorPolicy, ProfileEntry, ProfileState, SecretsDenial};
 use tokio::sync::{Mutex as FairMutex, Notify, OwnedRwLockReadGuard, RwLock};
@@ -60,6 +63,7 @@ pub(crate) struct Held {
 /// All vaults.
 pub(crate) struct Vaults {
     folder: PathBuf,
+    anchors: PathBuf,
     ttl: Duration,
     /// Told when a value is kept that expires before all others of its profile.
     next_to_expire: Arc<Notify>,
@@ -68,10 +72,17 @@ pub(crate) struct Vaults {
 }
 
 impl Vaults {
-    /// The vaults below `folder`, all locked. Decrypted values are kept for `ttl`, and so many old versions of each
-    /// secret.
-    pub(crate) fn new(folder: PathBuf, ttl: Duration, old_versions: u64) -> Self {
-        Self { folder, ttl, old_versions, next_to_expire: Arc::default(), slots: Mutex::default() }
+    /// The vaults in these places, all locked. The configuration says how long decrypted values are kept, and how many
+    /// old versions of each secret.
+    pub(crate) fn new(paths: &Paths, config: &Config) -> Self {
+        Self {
+            folder: paths.vaults(),
+            anchors: paths.anchors(),
+            ttl: config.cache_ttl,
+            old_versions: config.old_versions,
+            next_to_expire: Arc::default(),
+            slots: Mutex::default(),
+        }
     }
 
     /// Completes when a value is kept that may expire before all others.
@@ -110,7 +121,8 @@ impl Vaults {
 
     /// The folder of a profile's vault, whether there is one or not.
     pub(crate) fn folder(&self, profile: &ProfileName) -> VaultFolder {
-        VaultFolder::new(self.folder.join(profile.as_str()), profile.clone())
+        let (folder, anchor) = (self.folder.join(profile.as_str()), self.anchors.join(profile.as_str()));
+        VaultFolder::new(folder, anchor, profile.clone())
     }
 
     /// Whether any profile is unlocked.
@@ -144,6 +156,14 @@ impl Vaults {
                 lock: Arc::clone(&unlocked.folder_lock),
                 _in_use: Arc::clone(&unlocked.in_use).try_read_owned().ok()?,
             }),
+            Profile::Locked => None,
+        }
+    }
+
+    /// Why an unlocked profile can only be read, where that is so.
+    pub(crate) fn rollback(&self, profile: &ProfileName) -> Option<Rollback> {
+        match self.slots().get(profile)?.profile {
+            Profile::Unlocked(ref unlocked) => unlocked.secrets.store().rollback(),
             Profile::Locked => None,
         }
     }
@@ -216,7 +236,10 @@ impl Vaults {
         match self.folder(&name).header() {
             Ok(header) => {
                 let state = match self.since_unix_ms(&name) {
-                    Some(since_unix_ms) => ProfileState::Unlocked { since_unix_ms },
+                    Some(since_unix_ms) => {
+                        let rollback = self.rollback(&name).map(|found| found.to_string());
+                        ProfileState::Unlocked { since_unix_ms, rollback }
+                    }
                     None => ProfileState::Locked,
                 };
                 let factors = header.factors().iter().map(|factor| factor.way.kind()).collect();
@@ -324,6 +347,24 @@ impl Vaults {
         renamed.map_err(|error| denial_of(permit.profile(), error))
     }
 
+    /// Takes a vault that is not the one that was written last for the right one; `false` if it is that one. Its
+    /// state is then above `recorded`.
+    pub(crate) async fn accept_rollback(
+        &self,
+        permit: &Permit,
+        recorded: u64,
+    ) -> Result<bool, SecretsDenial> {
+        permit.names_for(Action::AcceptRollback)?;
+        let profile = permit.profile();
+        let session = self.session(permit)?;
+        let folder = self.folder(profile);
+        let header = tokio::task::spawn_blocking(move || Ok(folder.header()?.mark()?)).await;
+        let header = header.map_err(|error| SecretsDenial::Storage(error.to_string()))?;
+        let header = header.map_err(|error| denial_of_vault(profile, error))?;
+        let accepted = session.secrets.store().accept_rollback(header, recorded).await;
+        accepted.map_err(|error| denial_of(profile, error))
+    }
+
     /// A page of the names that match.
     pub(crate) async fn list(
         &self,
@@ -376,6 +417,7 @@ fn denial_of(profile: &ProfileName, error: StoreError) -> SecretsDenial {
         StoreError::Expired { name, since_unix_ms } => {
             SecretsDenial::Expired { name: name.into(), since_unix_ms }
         }
+        StoreError::ReadOnly => SecretsDenial::ReadOnly(profile.clone()),
         StoreError::NotRemoved(name) => SecretsDenial::NotRemoved(name.into()),
         StoreError::Exists { name, removed } => SecretsDenial::SecretExists { name: name.into(), removed },
         StoreError::Damaged(_) | StoreError::WrongKey => SecretsDenial::Damaged(error.to_string()),
@@ -388,11 +430,17 @@ fn denial_of(profile: &ProfileName, error: StoreError) -> SecretsDenial {
     }
 }
 
+/// What a requester is told about a vault that is not the one that was written last.
+pub(crate) fn rolled_back(profile: &ProfileName, found: &Rollback) -> SecretsDenial {
+    SecretsDenial::RolledBack { profile: profile.clone(), found: found.to_string() }
+}
+
 /// What a requester is told about an error of a vault as a whole.
 pub(crate) fn denial_of_vault(profile: &ProfileName, error: VaultError) -> SecretsDenial {
     match error {
         VaultError::Missing => SecretsDenial::NoSuchProfile(profile.clone()),
         VaultError::Exists => SecretsDenial::ProfileExists(profile.clone()),
+        VaultError::RolledBack(found) => rolled_back(profile, &found),
         VaultError::Header(error) if !error.is_damage() => denial_of_header(error),
         error if error.is_damage() => SecretsDenial::Damaged(error.to_string()),
         error if error.is_full() => SecretsDenial::StorageFull,
@@ -433,7 +481,6 @@ mod tests {
     use crate::crud::{AccessState, AskedName, Attempt, authorize};
     use crate::rate_limit::{Cost, RateLimits};
     use crate::service::tests::{World, profile};
-    use core_types::config::Config;
 
     fn permit(vaults: &Vaults, action: Action) -> Permit {
         let attempt = Attempt {
@@ -513,6 +560,7 @@ mod tests {
         assert!(vaults.restore(&to_read, None).await.is_err());
         assert!(vaults.purge(&to_read).await.is_err());
         assert!(vaults.rename(&to_read).await.is_err());
+        assert!(vaults.accept_rollback(&to_read, 0).await.is_err());
         assert!(matches!(
             vaults.get(&permit(vaults, Action::List), None).await,
             Err(SecretsDenial::Forbidden)

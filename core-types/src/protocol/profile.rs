@@ -57,6 +57,8 @@ pub enum Operation {
     Purge,
     /// A secret got another name.
     Move,
+    /// A vault that is not the one that was written last was taken for the right one.
+    AcceptRollback,
     /// A program was started with secrets.
     Run,
     /// A client did on the bus what no honest client does.

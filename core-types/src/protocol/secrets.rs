@@ -67,6 +67,8 @@ pub enum ProfileState {
     Unlocked {
         /// Since when, in milliseconds of the Unix epoch.
         since_unix_ms: u64,
+        /// Why they can only be read, where that is so; the text holds no secret.
+        rollback: Option<String>,
     },
     /// Its vault cannot be used; the text says why and holds no secret.
     Damaged(String),
@@ -369,6 +371,14 @@ pub struct Move {
     pub to: String,
 }
 
+/// Takes an open vault that is not the one that was written last for the right one from now on, so that it can be
+/// changed again. Answered with whether there was anything to accept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AcceptRollback {
+    /// The profile.
+    pub profile: ProfileName,
+}
+
 /// The gates, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Gate {
@@ -479,6 +489,17 @@ pub enum SecretsDenial {
     /// A profile of that name exists.
     #[error("profile '{0}' exists already")]
     ProfileExists(ProfileName),
+    /// The vault is not the one that was written last, but an older one or a part of one. It is open for reading.
+    #[error("the vault of profile '{profile}' is not as it was left: {found}")]
+    RolledBack {
+        /// The profile.
+        profile: ProfileName,
+        /// What was found, in words that hold no secret.
+        found: String,
+    },
+    /// Nothing can be changed in a vault before its rollback is accepted.
+    #[error("profile '{0}' can only be read, because its vault is not as it was left")]
+    ReadOnly(ProfileName),
     /// The vault does not hold what was written to it.
     #[error("the vault is damaged: {0}")]
     Damaged(String),
@@ -588,6 +609,7 @@ service! {
         21 Restore -> u64,
         22 Purge -> u64,
         23 Move -> (),
+        24 AcceptRollback -> bool,
         33 Protection -> MemoryProtection,
     }
 }
