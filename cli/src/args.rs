@@ -209,6 +209,9 @@ pub(crate) struct ProofOptions {
 pub(crate) struct UnlockOptions {
     #[command(flatten)]
     pub(crate) proofs: ProofOptions,
+    /// Take a vault that is not as it was left, but an older one, for the right one from now on
+    #[arg(long)]
+    pub(crate) accept_rollback: bool,
 }
 
 /// Options of `pds passwd`.

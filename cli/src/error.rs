@@ -252,6 +252,11 @@ impl Failure {
         matches!(self, Self::Denied(Denial::Secrets(NoSuchSecret(_) | InvalidName(_) | Forbidden)))
     }
 
+    /// Whether a vault is open that is not as it was left.
+    pub(crate) fn is_rollback(&self) -> bool {
+        matches!(self, Self::Denied(Denial::Secrets(SecretsDenial::RolledBack { .. })))
+    }
+
     /// What to do next, where something can be done.
     fn next(&self, profile: Option<&ProfileName>) -> Option<String> {
         match self {
@@ -353,7 +358,9 @@ fn secrets_exit(denial: &SecretsDenial) -> Exit {
         | SecretsDenial::FactorExists(_)
         | SecretsDenial::NotRemoved(_)
         | SecretsDenial::SecretExists { .. } => Exit::Exists,
-        SecretsDenial::Damaged(_) => Exit::Damaged,
+        SecretsDenial::Damaged(_) | SecretsDenial::RolledBack { .. } | SecretsDenial::ReadOnly(_) => {
+            Exit::Damaged
+        }
         SecretsDenial::ValueTooLarge { .. }
         | SecretsDenial::BatchTooLarge { .. }
         | SecretsDenial::LastFactor
@@ -366,8 +373,7 @@ fn secrets_exit(denial: &SecretsDenial) -> Exit {
 }
 
 fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option<String> {
-    let option =
-        |profile: Option<&ProfileName>| profile.map(|name| format!(" -p {name}")).unwrap_or_default();
+    let option = profile_option;
     Some(match denial {
         SecretsDenial::Locked => format!("run `pds unlock{}`", option(profile)),
         SecretsDenial::ProfileNotActive(name) => format!("run `pds unlock{}`", option(Some(name))),
@@ -375,32 +381,12 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
             format!("`pds profile list` shows the profiles; `pds init{}` makes this one", option(Some(name)))
         }
         SecretsDenial::NoSuchSecret(_) => format!("`pds list{}` shows the names", option(profile)),
-        SecretsDenial::NoSuchVersion { name, .. } => {
-            format!("`pds history{} {}` shows the versions", option(profile), shown(name))
-        }
-        SecretsDenial::Expired { name, since_unix_ms } => format!(
-            "it expired at {}; get a new value and store it with `pds set{} {}`, with --expires if it expires too",
-            time(*since_unix_ms),
-            option(profile),
-            shown(name)
-        ),
-        SecretsDenial::NotRemoved(name) => format!(
-            "choose an older version with --version; `pds history{} {}` shows them",
-            option(profile),
-            shown(name)
-        ),
-        SecretsDenial::SecretExists { name, removed: false } => {
-            format!(
-                "choose another name, or remove it first with `pds rm{} {}`",
-                option(profile),
-                shown(name)
-            )
-        }
-        SecretsDenial::SecretExists { name, removed: true } => format!(
-            "choose another name, or delete what is left of it for good with `pds purge{} {}`",
-            option(profile),
-            shown(name)
-        ),
+        SecretsDenial::NoSuchVersion { .. }
+        | SecretsDenial::Expired { .. }
+        | SecretsDenial::NotRemoved(_)
+        | SecretsDenial::SecretExists { .. }
+        | SecretsDenial::RolledBack { .. }
+        | SecretsDenial::ReadOnly(_) => return vault_next(denial, profile),
         SecretsDenial::RateLimited { .. } => "wait, or raise the rate in config.toml".to_owned(),
         SecretsDenial::BatchOverBurst { .. } => {
             "select fewer secrets with --only, or raise the burst in config.toml".to_owned()
@@ -452,6 +438,57 @@ fn agent_next(error: &AgentError) -> Option<String> {
         AgentError::Unreachable { .. } | AgentError::Malformed => "see that it runs: `ssh-add -l`".to_owned(),
         AgentError::Refused => "see that the agent may use the key: `ssh-add -T` tries it".to_owned(),
         AgentError::Unsupported(_) => "use an ssh-ed25519 key, or an RSA key".to_owned(),
+    })
+}
+
+/// The option that names a profile, with a space before it.
+fn profile_option(profile: Option<&ProfileName>) -> String {
+    profile.map(|name| format!(" -p {name}")).unwrap_or_default()
+}
+
+/// What to do next where versions, expiry or the age of the vault are in the way.
+fn vault_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option<String> {
+    let option = profile_option;
+    Some(match denial {
+        SecretsDenial::NoSuchVersion { name, .. } => {
+            format!("`pds history{} {}` shows the versions", option(profile), shown(name))
+        }
+        SecretsDenial::Expired { name, since_unix_ms } => format!(
+            "it expired at {}; get a new value and store it with `pds set{} {}`, with --expires if it expires too",
+            time(*since_unix_ms),
+            option(profile),
+            shown(name)
+        ),
+        SecretsDenial::NotRemoved(name) => format!(
+            "choose an older version with --version; `pds history{} {}` shows them",
+            option(profile),
+            shown(name)
+        ),
+        SecretsDenial::SecretExists { name, removed: false } => {
+            format!(
+                "choose another name, or remove it first with `pds rm{} {}`",
+                option(profile),
+                shown(name)
+            )
+        }
+        SecretsDenial::SecretExists { name, removed: true } => format!(
+            "choose another name, or delete what is left of it for good with `pds purge{} {}`",
+            option(profile),
+            shown(name)
+        ),
+        SecretsDenial::RolledBack { profile, .. } => format!(
+            "it can be read, and not changed; if you put an older copy back, or moved the vault to another machine, \
+             accept it with `pds unlock{} --accept-rollback`; if not, somebody else did: copy what you need, and \
+             change what that copy may have made known",
+            option(Some(profile))
+        ),
+        SecretsDenial::ReadOnly(name) => {
+            format!(
+                "`pds status` tells why; accept it with `pds unlock{} --accept-rollback`",
+                option(Some(name))
+            )
+        }
+        _ => return None,
     })
 }
 
@@ -646,6 +683,8 @@ mod tests {
             (D::NotAPassword(2), Exit::Usage),
             (D::ProfileExists(profile()), Exit::Exists),
             (D::Damaged("page 3".to_owned()), Exit::Damaged),
+            (D::RolledBack { profile: profile(), found: "f".to_owned() }, Exit::Damaged),
+            (D::ReadOnly(profile()), Exit::Damaged),
             (D::StorageFull, Exit::Failed),
             (D::Storage("i/o".to_owned()), Exit::Failed),
             (D::Unrecorded, Exit::Failed),

@@ -62,6 +62,8 @@ impl Vault {
         let vault_key = key_schedule::vault_key(&master, "default");
         let entry_key = key_schedule::entry_key(&vault_key);
         let header_key = key_schedule::header_key(&master, "default");
+        let freshness_key = key_schedule::freshness_key(&vault_key, "default");
+        let anchor_key = key_schedule::anchor_key(&master, "default");
         let (salt, params) =
             stretching(&serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap()).unwrap();
         let kek = derive_kek(password, &salt, &params).unwrap();
@@ -70,6 +72,8 @@ impl Vault {
             ("vault key", &vault_key),
             ("entry key", &entry_key),
             ("header key", &header_key),
+            ("freshness key", &freshness_key),
+            ("anchor key", &anchor_key),
             ("Argon2 output", &kek),
         ] {
             self.secrets.add(what, key.expose());

@@ -19,6 +19,7 @@ pub(super) struct Shown {
     name: String,
     state: &'static str,
     unlocked_since: Option<String>,
+    rollback: Option<String>,
     damage: Option<String>,
     factors: Vec<&'static str>,
     policy: String,
@@ -27,15 +28,18 @@ pub(super) struct Shown {
 
 impl From<ProfileEntry> for Shown {
     fn from(entry: ProfileEntry) -> Self {
-        let (state, unlocked_since, damage) = match entry.state {
-            ProfileState::Locked => ("locked", None, None),
-            ProfileState::Unlocked { since_unix_ms } => ("unlocked", Some(time(since_unix_ms)), None),
-            ProfileState::Damaged(reason) => ("damaged", None, Some(reason)),
+        let (state, unlocked_since, rollback, damage) = match entry.state {
+            ProfileState::Locked => ("locked", None, None, None),
+            ProfileState::Unlocked { since_unix_ms, rollback } => {
+                ("unlocked", Some(time(since_unix_ms)), rollback, None)
+            }
+            ProfileState::Damaged(reason) => ("damaged", None, None, Some(reason)),
         };
         Self {
             name: entry.name.into(),
             state,
             unlocked_since,
+            rollback,
             damage,
             policy: entry.policy.shown(entry.factors.len()),
             factors: entry.factors.into_iter().map(FactorKind::name).collect(),
@@ -48,7 +52,10 @@ impl Shown {
     /// The profile on one line.
     pub(super) fn line(&self) -> String {
         let state = match (&self.unlocked_since, &self.damage) {
-            (Some(since), _) => format!("unlocked since {since}"),
+            (Some(since), _) => match &self.rollback {
+                Some(found) => format!("unlocked since {since}, read-only: {}", shown(found)),
+                None => format!("unlocked since {since}"),
+            },
             (None, Some(reason)) => format!("damaged: {}", shown(reason)),
             (None, None) => self.state.to_owned(),
         };
@@ -108,18 +115,28 @@ mod tests {
         let (json, line) = shown_as(ProfileState::Locked);
         assert_eq!(
             json,
-            r#"{"name":"work","state":"locked","unlocked_since":null,"damage":null,"factors":["password"],"policy":"any","created_at":"1970-01-01T00:00:00Z"}"#
+            r#"{"name":"work","state":"locked","unlocked_since":null,"rollback":null,"damage":null,"factors":["password"],"policy":"any","created_at":"1970-01-01T00:00:00Z"}"#
         );
         assert_eq!(line, "work              locked  (password)");
-        let (json, line) = shown_as(ProfileState::Unlocked { since_unix_ms: 1_000 });
+        let (json, line) = shown_as(ProfileState::Unlocked { since_unix_ms: 1_000, rollback: None });
         assert!(
-            json.contains(r#""state":"unlocked","unlocked_since":"1970-01-01T00:00:01Z","damage":null"#),
+            json.contains(
+                r#""state":"unlocked","unlocked_since":"1970-01-01T00:00:01Z","rollback":null,"damage":null"#
+            ),
             "{json}"
         );
         assert_eq!(line, "work              unlocked since 1970-01-01T00:00:01Z  (password)");
+        let rollback = Some("it is older".to_owned());
+        let (_, line) = shown_as(ProfileState::Unlocked { since_unix_ms: 1_000, rollback });
+        assert_eq!(
+            line,
+            "work              unlocked since 1970-01-01T00:00:01Z, read-only: it is older  (password)"
+        );
         let (json, line) = shown_as(ProfileState::Damaged("page 3\x1b".to_owned()));
         assert!(
-            json.contains(r#""state":"damaged","unlocked_since":null,"damage":"page 3\u001b""#),
+            json.contains(
+                r#""state":"damaged","unlocked_since":null,"rollback":null,"damage":"page 3\u001b""#
+            ),
             "{json}"
         );
         assert_eq!(line, "work              damaged: page 3\\u{1b}  (password)");

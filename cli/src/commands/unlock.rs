@@ -1,7 +1,9 @@
 //! `pds unlock`: makes the secrets of a profile readable.
 
 use core_types::ProfileName;
-use core_types::protocol::secrets::{Factors, ProfileState, Profiles, SecretsDenial, Unlock, Unlocked};
+use core_types::protocol::secrets::{
+    AcceptRollback, Factors, ProfileState, Profiles, SecretsDenial, Unlock, Unlocked,
+};
 use serde::Serialize;
 
 use crate::args::UnlockOptions;
@@ -18,17 +20,35 @@ struct State<'a> {
 }
 
 pub(super) fn run(session: &mut Session, options: &UnlockOptions) -> Result<(), Failure> {
+    let accept = options.accept_rollback;
     let sources = Sources::open(&options.proofs.password, &options.proofs.code)?;
     let profile = session.profile()?;
-    let unlocked = if is_unlocked(session, &profile)? {
+    let state = state(session, &profile)?;
+    let unlocked = if let ProfileState::Unlocked { rollback, .. } = state {
+        if let Some(found) = rollback.filter(|_| !accept) {
+            return Err(SecretsDenial::RolledBack { profile, found }.into());
+        }
         Unlocked::Already
     } else {
         let sheet = session.call(&Factors { profile: profile.clone() })?;
         let presenter = Presenter::new(&profile, &sheet, session.messages);
         let needed = presenter.to_unlock();
         let factors = presenter.collect(sources, needed)?;
-        session.call_within(&Unlock { profile: profile.clone(), factors }, PASSWORD_DEADLINE)?
+        match session.call_within(&Unlock { profile: profile.clone(), factors }, PASSWORD_DEADLINE) {
+            // Open it is, and what is wrong with it is about to be accepted.
+            Err(failure) if accept && failure.is_rollback() => Unlocked::Now,
+            other => other?,
+        }
     };
+    if accept {
+        let accepted = session.call(&AcceptRollback { profile: profile.clone() })?;
+        session.messages.note(match accepted {
+            true => format!("the vault of profile '{profile}' counts as it is from now on"),
+            false => {
+                format!("the vault of profile '{profile}' is as it was left; there is nothing to accept")
+            }
+        });
+    }
     session.messages.note(match unlocked {
         Unlocked::Now => format!("profile '{profile}' is unlocked"),
         Unlocked::Already => format!("profile '{profile}' is unlocked already"),
@@ -39,11 +59,15 @@ pub(super) fn run(session: &mut Session, options: &UnlockOptions) -> Result<(), 
 
 /// Whether no factor is needed; told before one is asked for, as is a profile that cannot be unlocked at all.
 pub(super) fn is_unlocked(session: &mut Session, profile: &ProfileName) -> Result<bool, Failure> {
+    Ok(matches!(state(session, profile)?, ProfileState::Unlocked { .. }))
+}
+
+/// The state of a profile that has a vault which is not damaged.
+fn state(session: &mut Session, profile: &ProfileName) -> Result<ProfileState, Failure> {
     let profiles = session.call(&Profiles {})?;
     match profiles.into_iter().find(|entry| entry.name == *profile).map(|entry| entry.state) {
         None => Err(SecretsDenial::NoSuchProfile(profile.clone()).into()),
         Some(ProfileState::Damaged(reason)) => Err(SecretsDenial::Damaged(reason).into()),
-        Some(ProfileState::Locked) => Ok(false),
-        Some(ProfileState::Unlocked { .. }) => Ok(true),
+        Some(state) => Ok(state),
     }
 }

@@ -133,7 +133,8 @@ fn many_secrets() -> Row {
 /// Makes a vault with so many secrets, without the daemons: they would record each.
 fn fill(system: &System, profile: &ProfileName, count: usize) {
     core_crypto::private_fs::ensure_private_dir(&system.paths().vaults()).expect("a folder of vaults");
-    let folder = VaultFolder::new(system.paths().vault(profile), profile.clone());
+    let folder =
+        VaultFolder::new(system.paths().vault(profile), system.paths().anchor(profile), profile.clone());
     let vault = folder.create(PASSWORD.as_bytes(), Argon2Params::DEFAULT).expect("a vault");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
