@@ -18,3 +18,4 @@ mod stack;
 
 pub use checksum::{checksum, digest};
 pub use secure_bytes::{EntropyError, SecureBytes};
+pub use stack::scrubbed;

@@ -3,15 +3,14 @@
 
 use std::hint::black_box;
 
-use zeroize::Zeroize;
-
 use crate::memory::clear_registers;
 
 /// Bytes below the caller's frame that are overwritten; the deepest of the wrapped calls needs less.
 const DEPTH: usize = 16 << 10;
 
-/// Runs `work` and then overwrites the stack and the registers that it used.
-pub(crate) fn scrubbed<T>(work: impl FnOnce() -> T) -> T {
+/// Runs `work` and then overwrites the stack and the registers that it used. For whatever has secrets encrypted,
+/// decrypted or hashed by code that is not ours.
+pub fn scrubbed<T>(work: impl FnOnce() -> T) -> T {
     let result = in_own_frame(work);
     overwrite();
     clear_registers();
@@ -25,9 +24,8 @@ fn in_own_frame<T>(work: impl FnOnce() -> T) -> T {
 
 #[inline(never)]
 fn overwrite() {
-    let mut frame = [0u8; DEPTH];
-    black_box(&mut frame).zeroize();
-    black_box(&frame);
+    // Nothing may be left out that fills a frame which someone looks at.
+    black_box(&mut [0u8; DEPTH]);
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use core_crypto::scrubbed;
 use core_types::DaemonName;
 use core_types::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
 use snow::StatelessTransportState;
@@ -50,7 +51,7 @@ pub(crate) fn seal_body(
     body[..NONCE_BYTES].copy_from_slice(&first.to_be_bytes());
     let mut rest = &mut body[NONCE_BYTES..];
     for payload in inner.chunks(PAYLOAD_BYTES_MAX) {
-        let written = transport.write_message(*next_nonce, payload, rest)?;
+        let written = scrubbed(|| transport.write_message(*next_nonce, payload, rest))?;
         rest = &mut rest[written..];
         *next_nonce += 1;
     }
@@ -79,7 +80,7 @@ fn open_body(
     let mut inner = Zeroizing::new(vec![0; messages.len()]);
     let mut length = 0;
     for message in messages.chunks(MESSAGE_BYTES_MAX) {
-        length += transport.read_message(next, message, &mut inner[length..])?;
+        length += scrubbed(|| transport.read_message(next, message, &mut inner[length..]))?;
         next = next.checked_add(1).ok_or(NoiseError)?;
     }
     inner.truncate(length);
