@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::System;
 use crate::process::Pinned;
 use crate::system::wait_for;
-use crate::{System, deadline};
+
+/// How long it may take to detach.
+const DETACHING: Duration = Duration::from_secs(2);
 
 /// A strace that is attached to a process; it is detached when this is dropped.
 pub struct Strace {
@@ -35,7 +39,13 @@ impl Strace {
             .expect("strace can be started");
         let pinned = Pinned::open(tracer.id()).expect("a child that is not reaped");
         let traced = Self { tracer, pinned, output };
-        wait_for("strace is attached", || traced.holds_all_threads(pid).then_some(()));
+        wait_for("strace is attached", || {
+            assert!(
+                !traced.pinned.wait_end(Instant::now()),
+                "strace {options:?} ended: it says why if run by hand"
+            );
+            traced.holds_all_threads(pid).then_some(())
+        });
         traced
     }
 
@@ -60,7 +70,10 @@ impl Strace {
 
     fn detach(&mut self) {
         self.pinned.signal(Signal::TERM);
-        assert!(self.pinned.wait_end(deadline()), "strace does not end");
+        if !self.pinned.wait_end(Instant::now() + DETACHING) {
+            // It waits now and then for a thread that was killed while it was stopped. Its end detaches as well.
+            self.pinned.signal(Signal::KILL);
+        }
         let _status = self.tracer.wait();
     }
 }
@@ -74,6 +87,8 @@ impl Drop for Strace {
 /// A system call that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Syscall {
+    /// The number of the thread.
+    pub thread: u32,
     /// Its name.
     pub name: String,
     /// Its arguments as strace shows them, with the paths of descriptors.
@@ -115,9 +130,9 @@ fn parse(text: &str) -> Vec<Syscall> {
             let Some(place) = open.iter().position(|(other, ..)| *other == thread) else { continue };
             let (_, began, begun) = open.remove(place);
             let rest = resumed.split_once(" resumed>").map_or("", |(_, rest)| rest);
-            calls.extend(whole(&format!("{begun}{rest}"), began, Some(time)));
+            calls.extend(whole(thread, &format!("{begun}{rest}"), began, Some(time)));
         } else {
-            calls.extend(whole(what, time, None));
+            calls.extend(whole(thread, what, time, None));
         }
     }
     calls.sort_by(|one, other| one.began.total_cmp(&other.began));
@@ -125,7 +140,7 @@ fn parse(text: &str) -> Vec<Syscall> {
 }
 
 /// Reads `name(arguments) = result <seconds>`.
-fn whole(text: &str, began: f64, resumed: Option<f64>) -> Option<Syscall> {
+fn whole(thread: &str, text: &str, began: f64, resumed: Option<f64>) -> Option<Syscall> {
     let (name, rest) = text.split_once('(')?;
     let (arguments, result) = rest.rsplit_once(") = ").or_else(|| rest.rsplit_once(')'))?;
     let result = result.trim_start_matches([' ', '=']);
@@ -133,7 +148,7 @@ fn whole(text: &str, began: f64, resumed: Option<f64>) -> Option<Syscall> {
     let lasted: f64 = lasted.trim_end_matches('>').parse().unwrap_or(0.0);
     let ended = resumed.unwrap_or(began + lasted);
     let (name, arguments, result) = (name.to_owned(), arguments.to_owned(), result.trim().to_owned());
-    Some(Syscall { name, arguments, result, began, ended })
+    Some(Syscall { thread: thread.parse().ok()?, name, arguments, result, began, ended })
 }
 
 #[cfg(test)]

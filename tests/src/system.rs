@@ -284,19 +284,17 @@ impl System {
         process.pid()
     }
 
-    /// Ends the supervisor and all daemons with SIGKILL, and none of them has the time to start another one.
+    /// Ends with SIGKILL the supervisor and all daemons that run, and none of them has the time to start another one.
     ///
     /// # Panics
-    /// One of them does not run.
+    /// One of them stays.
     pub fn kill_all(&self) {
-        let running = |name: &str| self.process(name).unwrap_or_else(|| panic!("{name} does not run"));
-        let supervisor = running(SUPERVISOR);
-        supervisor.stop();
-        let daemons = [BUS, LAUNCHER, SECRETS, PROFILE].map(running);
-        for process in daemons.iter().chain([&supervisor]) {
-            process.signal(Signal::KILL);
-        }
-        for process in daemons.iter().chain([&supervisor]) {
+        let supervisor = self.process(SUPERVISOR);
+        supervisor.iter().for_each(Pinned::stop);
+        let daemons = [BUS, LAUNCHER, SECRETS, PROFILE].into_iter().filter_map(|name| self.process(name));
+        let all: Vec<Pinned> = daemons.chain(supervisor).collect();
+        all.iter().for_each(|process| process.signal(Signal::KILL));
+        for process in all {
             // One that its stopped parent has not reaped counts as ended.
             assert!(process.wait_end(deadline()), "process {} outlived SIGKILL", process.pid());
         }

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use core_crypto::kdf::{Argon2Params, derive_kek};
 use core_crypto::{SecureBytes, key_schedule};
+use core_ipc::{CallError, CallOptions};
 use core_secrets::header::{Proof, VaultHeader};
 use core_types::name::SECRETS;
-use core_types::protocol::secrets::Lock;
+use core_types::protocol::secrets::{Lock, SecretsDenial};
 use tests::calls;
 use tests::chance::Chance;
 use tests::memory::{Hit, Looked, Secrets};
@@ -115,7 +117,7 @@ impl Vault {
         let mut client = system.client();
         call(&mut client, &Lock { profile: None });
         let attempt = calls::unlock("default", wrong);
-        client.call(&attempt, core_ipc::CallOptions::default()).unwrap_err();
+        client.call(&attempt, CallOptions::default()).unwrap_err();
         call(&mut client, &calls::unlock("default", second));
         let second = second.clone();
         self.add_keys(system, &second);
@@ -182,6 +184,31 @@ fn look_into_cores(system: &System, processes: Vec<u32>, secrets: &Secrets) -> V
     processes.into_iter().flat_map(look).collect()
 }
 
+/// Locks while others read, each as often as it can: whatever is on its way at that moment goes too.
+fn lock_while_others_read(system: &System, vault: &Vault) {
+    let reading = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for reader in 0..4 {
+            let reading = &reading;
+            scope.spawn(move || {
+                let mut client = system.client();
+                for (name, value) in vault.values.iter().cycle().skip(reader * 97) {
+                    match client.call(&calls::get("default", name), CallOptions::default()) {
+                        Ok(found) => assert!(found.expose() == value, "'{name}' is another value"),
+                        Err(CallError::Denied(
+                            SecretsDenial::Locked | SecretsDenial::ProfileNotActive(_),
+                        )) => return,
+                        Err(error) => panic!("a read ended with {error:?}"),
+                    }
+                    reading.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        wait_for("many reads", || (reading.load(Ordering::Relaxed) > 100).then_some(()));
+        system.pds(["lock"]).run().done();
+    });
+}
+
 /// What was found, each kind once.
 fn summary(hits: &[Hit]) -> String {
     let lines: BTreeSet<String> = hits
@@ -215,7 +242,7 @@ fn after_lock_nothing_of_a_vault_is_left_in_any_process_nor_in_its_core() {
     assert!(hits.is_empty(), "outside secret memory while unlocked: {}", summary(&hits));
     let hits = look_into_cores(&system, vec![system.pid_of(SECRETS)], &vault.secrets);
     assert!(hits.is_empty(), "in a core while unlocked: {}", summary(&hits));
-    system.pds(["lock"]).run().done();
+    lock_while_others_read(&system, &vault);
     let hits = look(&system, &vault.secrets);
     assert!(hits.is_empty(), "after lock: {}", summary(&hits));
     let hits = look_into_cores(&system, processes(&system), &vault.secrets);

@@ -11,6 +11,7 @@ use core_types::header::Refusal;
 use core_types::limits::VALUE_BYTES_MAX;
 use rustix::process::Signal;
 use tests::cases::{self, World};
+use tests::disk::SmallDisk;
 use tests::{PASSWORD, Spec, System};
 
 /// Bytes that tell each other apart at every place.
@@ -332,39 +333,6 @@ fn files_are_private_whatever_the_umask() {
     system.shell(&line).run().done();
     system.shell("umask 000; pds audit verify").run().done();
     assert_eq!(open_to_others(system.folder()), [] as [PathBuf; 0]);
-}
-
-/// A small file system over a folder of a system; it goes with this.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` where nobody may mount.
-    fn over(folder: &Path) -> Option<Self> {
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "pds-test"])
-            .arg(folder)
-            .output()
-            .unwrap();
-        mounted.status.success().then(|| Self(folder.to_owned()))
-    }
-
-    fn fill(&self) {
-        use std::io::Write as _;
-        let mut filler = std::fs::File::create(self.0.join("filler")).unwrap();
-        for piece in [&[0; 4096][..], &[0; 1]] {
-            while filler.write_all(piece).is_ok() {}
-        }
-    }
-
-    fn empty(&self) {
-        std::fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _unmounted = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
 }
 
 #[test]
