@@ -4,6 +4,7 @@
 // It is a program for people who measure: it prints, and ends with a panic where the world is not in order.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod clients;
 mod cores;
 mod echo;
 mod latency;
@@ -33,7 +34,7 @@ fn main() {
 }
 
 /// The groups of rows.
-const ALL: [&str; 4] = ["memory", "latency", "throughput", "storage"];
+const ALL: [&str; 5] = ["memory", "latency", "clients", "throughput", "storage"];
 
 fn bench(groups: &[&str]) {
     if cfg!(debug_assertions) {
@@ -45,6 +46,7 @@ fn bench(groups: &[&str]) {
             // A system of its own, of which nothing has been asked.
             "memory" => rows.push(memory::idle()),
             "latency" => rows.extend(latency::all(&booted())),
+            "clients" => rows.extend(clients::all(&booted())),
             "throughput" => rows.push(throughput::pipe(&booted())),
             _ => rows.extend(storage::all(&booted())),
         }
