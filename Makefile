@@ -21,9 +21,11 @@ DAEMONS := daemon-bus daemon-secrets daemon-profile daemon-launcher
 # recipe uses it, because the prerequisites may have been installed just before.
 FEATURES = $(if $(shell pkg-config --exists libcrypto && echo found),,--features core-secrets/vendored-openssl)
 
-# `pds` is linked statically where there is a C library for it: so it starts sooner, and no LD_PRELOAD gets into it.
+# What starts again and again, `pds` and the two stages of the launcher before each child, is linked statically where
+# there is a C library for it: so it starts sooner, and no LD_PRELOAD gets into it.
 STATIC = $(if $(wildcard $(shell $(CC) -print-file-name=libc.a)),-- -C target-feature=+crt-static)
-BUILD_PDS = $(CARGO) rustc --locked --release -p cli --bin pds $(STATIC)
+BUILD_QUICK_STARTERS = $(CARGO) rustc --locked --release -p cli --bin pds $(STATIC) && \
+	$(CARGO) rustc --locked --release -p daemon-launcher --bin daemon-launcher $(STATIC)
 
 .PHONY: build demo test faults fuzz flood bench check install uninstall
 .DEFAULT_GOAL := build
@@ -33,8 +35,8 @@ prerequisites-build prerequisites-test prerequisites-check: prerequisites-%:
 	@deploy/prerequisites.sh $*
 
 build: prerequisites-build
-	$(CARGO) build --locked --release --workspace --exclude tests --exclude cli --bins $(FEATURES)
-	$(BUILD_PDS)
+	$(CARGO) build --locked --release --workspace --exclude tests --exclude cli --exclude daemon-launcher --bins $(FEATURES)
+	$(BUILD_QUICK_STARTERS)
 
 demo: build
 	@deploy/demo.sh $(TARGET)/release/pds
@@ -69,13 +71,13 @@ fuzz: prerequisites-build
 	done
 
 flood: prerequisites-test
-	$(CARGO) build --locked --release --workspace --exclude cli --bins $(FEATURES)
-	$(BUILD_PDS)
+	$(CARGO) build --locked --release --workspace --exclude cli --exclude daemon-launcher --bins $(FEATURES)
+	$(BUILD_QUICK_STARTERS)
 	PDS_FLOOD_SECONDS=20 $(CARGO) nextest run --locked --release -p tests --test flood --no-capture $(FEATURES)
 
 bench: prerequisites-build
-	$(CARGO) build --locked --release --workspace --exclude cli --bins $(FEATURES)
-	$(BUILD_PDS)
+	$(CARGO) build --locked --release --workspace --exclude cli --exclude daemon-launcher --bins $(FEATURES)
+	$(BUILD_QUICK_STARTERS)
 	@$(TARGET)/release/bench
 
 check: prerequisites-check
