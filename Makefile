@@ -21,6 +21,10 @@ DAEMONS := daemon-bus daemon-secrets daemon-profile daemon-launcher
 # recipe uses it, because the prerequisites may have been installed just before.
 FEATURES = $(if $(shell pkg-config --exists libcrypto && echo found),,--features core-secrets/vendored-openssl)
 
+# The build feature of all programs that has values encrypted once more on the bus. The whole workspace is named, so
+# that the crates it depends on are those that are built already.
+FIELDS = $(foreach program,cli daemon-secrets daemon-launcher,--features $(program)/ipc-field-encryption)
+
 # What starts again and again, `pds` and the two stages of the launcher before each child, is linked statically where
 # there is a C library for it: so it starts sooner, and no LD_PRELOAD gets into it.
 STATIC = $(if $(wildcard $(shell $(CC) -print-file-name=libc.a)),-- -C target-feature=+crt-static)
@@ -45,6 +49,7 @@ demo: build
 test: prerequisites-test
 	$(CARGO) build --locked --workspace --bins --tests $(FEATURES)
 	$(CARGO) nextest run --locked --workspace $(FEATURES)
+	$(CARGO) nextest run --locked --workspace --lib --bins $(FEATURES) $(FIELDS) -E 'test(/field/)'
 
 # The tests that kill, damage, fill and race; PDS_TEST_SEED=n makes them take other chances.
 FACTOR ?= 20

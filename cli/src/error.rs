@@ -368,6 +368,7 @@ fn secrets_exit(denial: &SecretsDenial) -> Exit {
         | SecretsDenial::TooManyFactors
         | SecretsDenial::StorageFull
         | SecretsDenial::Storage(_)
+        | SecretsDenial::ForeignField
         | SecretsDenial::Unrecorded => Exit::Failed,
     }
 }
@@ -427,6 +428,9 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
         }
         SecretsDenial::StorageFull => "make room on the disk, then try again".to_owned(),
         SecretsDenial::Storage(_) => "see `pds daemon logs`".to_owned(),
+        SecretsDenial::ForeignField => {
+            "see that pds and the daemons are of the same build, then `pds daemon restart`".to_owned()
+        }
         SecretsDenial::Unrecorded => "see `pds status`: the audit log must be writable".to_owned(),
         SecretsDenial::Identity { .. } | SecretsDenial::Forbidden => return None,
     })

@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod error;
 mod expiry;
+mod fields;
 mod input;
 mod output;
 mod prompt;

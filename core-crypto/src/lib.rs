@@ -4,6 +4,8 @@
 
 pub mod aead;
 mod checksum;
+#[cfg(feature = "ipc-field-encryption")]
+pub mod field;
 pub mod hash_chain;
 #[cfg(feature = "kdf")]
 pub mod kdf;

@@ -6,6 +6,7 @@
 
 pub mod batches;
 pub mod environment;
+mod fields;
 mod handover;
 pub mod monitor;
 mod own_process;

@@ -79,7 +79,8 @@ impl Launcher {
         let mut secrets = Vec::new();
         for batch in self.batches(run, deadline).await? {
             if !matches!(&batch.selection, Selection::Only(patterns) if patterns.is_empty()) {
-                secrets.append(&mut self.ask(&batch, deadline).await?);
+                let batched = self.ask(&batch, deadline).await?;
+                secrets.append(&mut self.opened(&batch.profile, batched, deadline).await?);
             }
         }
         Ok(secrets)
@@ -118,7 +119,7 @@ impl Launcher {
     }
 
     /// Asks `daemon-secrets` within what is left of the caller's time.
-    async fn ask<C>(&self, call: &C, deadline: Instant) -> Result<C::Reply, LauncherDenial>
+    pub(crate) async fn ask<C>(&self, call: &C, deadline: Instant) -> Result<C::Reply, LauncherDenial>
     where
         C: Call,
         DenialOf<C>: Into<SecretsDenial>,

@@ -28,6 +28,8 @@ pub(crate) enum Action {
     Move,
     AcceptRollback,
     Protection,
+    #[cfg(feature = "ipc-field-encryption")]
+    FieldKey,
 }
 
 impl Action {
@@ -51,6 +53,8 @@ impl Action {
             Self::Purge => Some(Operation::Purge),
             Self::Move => Some(Operation::Move),
             Self::AcceptRollback => Some(Operation::AcceptRollback),
+            #[cfg(feature = "ipc-field-encryption")]
+            Self::FieldKey => Some(Operation::FieldKey),
             Self::Profiles | Self::Factors | Self::Protection => None,
         }
     }
@@ -103,6 +107,9 @@ impl Requester {
     /// The launcher reads and never writes, `daemon-profile` locks and never sees a secret, the bus does neither.
     pub(crate) fn may_ask(&self, action: Action) -> bool {
         use Action::{Delete, Get, GetBatch, History, List, Lock, Move, Profiles, Purge, Restore, Set};
+        // Whoever may ask for values needs the key that they come with.
+        #[cfg(feature = "ipc-field-encryption")]
+        let action = if action == Action::FieldKey { Get } else { action };
         match self.role {
             Role::Cli => true,
             Role::Launcher => matches!(action, Get | GetBatch | List | Profiles),

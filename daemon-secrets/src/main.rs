@@ -5,6 +5,7 @@ mod acl;
 mod attempt;
 mod crud;
 mod factors;
+mod fields;
 mod history;
 mod neighbours;
 mod operations;

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use core_crypto::SecureBytes;
 use core_secrets::sqlcipher::Attributes;
 use core_types::WireSecret;
 use core_types::header::Sender;
@@ -15,6 +14,7 @@ use core_types::protocol::secrets::{
 
 use crate::acl::{AccessRules, Action, Requester};
 use crate::crud::{AccessState, AskedName, Attempt, Permit, Refusal, authorize};
+use crate::fields::{Fields, OVERHEAD};
 use crate::neighbours::Neighbours;
 use crate::rate_limit::Cost;
 use crate::record::{About, conclude};
@@ -50,10 +50,12 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let attempt = one(Action::Get, &call.profile, &call.name, sender);
         let result = async {
             let permit = self.authorize(&attempt)?;
-            self.vaults.get(&permit, call.version).await.map_err(Refusal::by_vault)
+            let value = self.vaults.get(&permit, call.version).await.map_err(Refusal::by_vault)?;
+            let fields = Fields::of(&self.vaults, &permit).map_err(Refusal::by_vault)?;
+            let name = permit.name_for(Action::Get).map_err(Refusal::by_vault)?;
+            fields.outgoing(name, &value).map_err(Refusal::by_vault)
         };
-        let value = conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)?;
-        Ok(on_the_wire(&value))
+        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)
     }
 
     /// Stores one secret.
@@ -62,7 +64,9 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let result = async {
             let permit = self.authorize(&attempt)?;
             check_size(&call.value).map_err(Refusal::by_vault)?;
-            let value = SecureBytes::copy_of(call.value.expose());
+            let fields = Fields::of(&self.vaults, &permit).map_err(Refusal::by_vault)?;
+            let name = permit.name_for(Action::Set).map_err(Refusal::by_vault)?;
+            let value = fields.incoming(name, &call.value).map_err(Refusal::by_vault)?;
             let attributes = Attributes { expires_unix_ms: call.expires_unix_ms, note: call.note.clone() };
             self.vaults.set(&permit, value, attributes).await.map_err(Refusal::by_vault)
         };
@@ -156,7 +160,8 @@ impl<N: Neighbours> SecretsDaemon<N> {
     /// The values of chosen names, if the gates let them through.
     async fn read_all(&self, attempt: &Attempt, names: &[SecretName]) -> Result<Vec<NamedSecret>, Refusal> {
         let permit = self.authorize(attempt)?;
-        let overhead: usize = names.iter().map(|name| name.as_str().len() + NAMED_SECRET_OVERHEAD).sum();
+        let overhead: usize =
+            names.iter().map(|name| name.as_str().len() + NAMED_SECRET_OVERHEAD + OVERHEAD).sum();
         let limit = u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX);
         let too_large = || Refusal::by_vault(SecretsDenial::BatchTooLarge { limit });
         let room = (BODY_BYTES_MAX - BATCH_OVERHEAD).checked_sub(overhead).ok_or_else(too_large)?;
@@ -165,7 +170,11 @@ impl<N: Neighbours> SecretsDaemon<N> {
             other => Refusal::by_vault(other),
         })?;
         let named = names.iter().zip(&values);
-        Ok(named.map(|(name, value)| NamedSecret { name: name.clone(), value: on_the_wire(value) }).collect())
+        let fields = Fields::of(&self.vaults, &permit).map_err(Refusal::by_vault)?;
+        let outgoing = named.map(|(name, value)| {
+            Ok(NamedSecret { name: name.clone(), value: fields.outgoing(name, value)? })
+        });
+        outgoing.collect::<Result<_, SecretsDenial>>().map_err(Refusal::by_vault)
     }
 }
 
@@ -219,17 +228,12 @@ fn subject_of(denial: &SecretsDenial) -> Option<String> {
 }
 
 fn check_size(value: &WireSecret) -> Result<(), SecretsDenial> {
-    let bytes = value.expose().len();
+    let bytes = value.expose().len().saturating_sub(OVERHEAD);
     if bytes <= VALUE_BYTES_MAX {
         return Ok(());
     }
     let number = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
     Err(SecretsDenial::ValueTooLarge { bytes: number(bytes), limit: number(VALUE_BYTES_MAX) })
-}
-
-/// A value as a part of an answer, which is wiped when it has been sent.
-fn on_the_wire(value: &SecureBytes) -> WireSecret {
-    WireSecret::new(value.expose().to_vec())
 }
 
 #[cfg(test)]

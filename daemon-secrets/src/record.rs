@@ -120,6 +120,7 @@ fn kind(denial: &SecretsDenial) -> &'static str {
         SecretsDenial::StorageFull => "storage full",
         SecretsDenial::Storage(_) => "storage",
         SecretsDenial::Unrecorded => "unrecorded",
+        SecretsDenial::ForeignField => "foreign field",
     }
 }
 

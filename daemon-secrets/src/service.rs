@@ -96,6 +96,8 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Move(call) => answer(&call, self.rename(&call, sender).await),
             SecretsRequest::AcceptRollback(call) => answer(&call, self.accept_rollback(&call, sender).await),
             SecretsRequest::Protection(call) => answer(&call, self.protection(sender)),
+            #[cfg(feature = "ipc-field-encryption")]
+            SecretsRequest::FieldKey(call) => answer(&call, self.field_key(&call, sender)),
         }
     }
 

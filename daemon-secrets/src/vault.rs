@@ -254,6 +254,19 @@ impl Vaults {
         }
     }
 
+    /// The key that the values of the permit's profile are encrypted with on the bus.
+    #[cfg(feature = "ipc-field-encryption")]
+    pub(crate) fn field_key(&self, permit: &Permit) -> Result<SecureBytes, SecretsDenial> {
+        let slots = self.slots();
+        match slots.get(permit.profile()).map(|slot| &slot.profile) {
+            Some(Profile::Unlocked(unlocked)) => {
+                let profile = permit.profile().as_str();
+                Ok(core_crypto::key_schedule::ipc_field_key(&unlocked.master_key, profile))
+            }
+            _ => Err(SecretsDenial::ProfileNotActive(permit.profile().clone())),
+        }
+    }
+
     /// Opens the vault that a permit is for.
     fn session(&self, permit: &Permit) -> Result<Session, SecretsDenial> {
         let not_active = || SecretsDenial::ProfileNotActive(permit.profile().clone());

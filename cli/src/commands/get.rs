@@ -6,6 +6,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::error::Failure;
+use crate::fields;
 use crate::session::Session;
 
 /// `pds get --json`: the value as text where it is UTF-8, else as base64 (RFC 4648, section 4).
@@ -22,6 +23,7 @@ struct Value<'a> {
 pub(super) fn run(session: &mut Session, name: &str, version: Option<u64>) -> Result<(), Failure> {
     let profile = session.profile()?;
     let value = session.call(&Get { profile: profile.clone(), name: name.to_owned(), version })?;
+    let value = fields::opened(session, &profile, name, value)?;
     if session.output.wants_json() {
         let object = value_object(profile.as_str(), name, value.expose())?;
         return session.output.prepared(&object);

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::args::SetOptions;
 use crate::error::Failure;
+use crate::fields;
 use crate::input::{InputError, Source, remove_line_feed};
 use crate::output::time;
 use crate::prompt::{PromptError, Terminal, Typed};
@@ -40,6 +41,7 @@ pub(super) fn run(session: &mut Session, options: &SetOptions) -> Result<(), Fai
     // Parsed as a time to come, so it is after 1970.
     let expires_unix_ms = options.expires.and_then(|time| u64::try_from(time.as_millisecond()).ok());
     let value = WireSecret::new(std::mem::take(&mut *value));
+    let value = fields::sealed(session, &profile, &options.name, value)?;
     session.call(&Set {
         profile: profile.clone(),
         name: options.name.clone(),

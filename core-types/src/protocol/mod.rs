@@ -82,7 +82,7 @@ macro_rules! service {
     (
         $(#[$doc:meta])*
         $service:ident = $name:expr, sealed: $sealed:literal, denial: $denial:ty, requests: $request:ident {
-            $( $method:literal $call:ident -> $reply:ty ),+ $(,)?
+            $( $(#[$only:meta])* $method:literal $call:ident -> $reply:ty ),+ $(,)?
         }
     ) => {
         $(#[$doc])*
@@ -100,18 +100,21 @@ macro_rules! service {
         #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
         pub enum $request {
             $(
+                $(#[$only])*
                 #[doc = concat!("See [`", stringify!($call), "`].")]
                 $call($call),
             )+
         }
 
         $(
+            $(#[$only])*
             impl From<$call> for $request {
                 fn from(call: $call) -> Self {
                     Self::$call(call)
                 }
             }
 
+            $(#[$only])*
             impl $crate::protocol::Call for $call {
                 type Service = $service;
                 type Reply = $reply;

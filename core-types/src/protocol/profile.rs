@@ -71,6 +71,8 @@ pub enum Operation {
     SetPolicy,
     /// A recovery code was tried without unlocking.
     CheckRecovery,
+    /// The key of `ipc-field-encryption` was asked for.
+    FieldKey,
 }
 
 /// How it ended.

@@ -548,6 +548,19 @@ pub enum SecretsDenial {
     /// The factor is of another kind than the call is about.
     #[error("factor {0} is not a password")]
     NotAPassword(u32),
+    /// A value that was not encrypted with the profile's field key, for its name (build feature
+    /// `ipc-field-encryption`, which both ends must have or not have).
+    #[error("the value was not encrypted on the bus for this profile and name")]
+    ForeignField,
+}
+
+/// Asks for the key that the values of an unlocked profile are encrypted with on the bus: only with the build feature
+/// `ipc-field-encryption`.
+#[cfg(feature = "ipc-field-encryption")]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FieldKey {
+    /// The profile.
+    pub profile: ProfileName,
 }
 
 /// Asks how well the memory that secrets lie in is protected, for `pds status` and `pds doctor`.
@@ -611,5 +624,7 @@ service! {
         23 Move -> (),
         24 AcceptRollback -> bool,
         33 Protection -> MemoryProtection,
+        #[cfg(feature = "ipc-field-encryption")]
+        32 FieldKey -> WireSecret,
     }
 }
