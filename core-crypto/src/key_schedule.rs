@@ -10,6 +10,7 @@
 //! vault key  --"pds v2 freshness-key {profile}"-------> freshness key   keys the digest over all rows
 //! master key --"pds v2 anchor-key {profile}"----------> anchor key  seals the anchor
 //! master key --"pds v2 header-key {profile}"----------> header key  authenticates header.json
+//! master key --"pds v2 backup-key {profile}"----------> backup key  authenticates backups
 //! master key --"pds v2 ipc-encryption-key {profile}"--> field key   build feature ipc-field-encryption
 //! ```
 //!
@@ -88,6 +89,12 @@ pub fn header_key(master: &SecureBytes, profile: &str) -> SecureBytes {
     derive(&format!("pds v2 header-key {profile}"), master)
 }
 
+/// The key that authenticates the backups of a vault.
+#[must_use]
+pub fn backup_key(master: &SecureBytes, profile: &str) -> SecureBytes {
+    derive(&format!("pds v2 backup-key {profile}"), master)
+}
+
 /// The key of the build feature `ipc-field-encryption`.
 #[must_use]
 pub fn ipc_field_key(master: &SecureBytes, profile: &str) -> SecureBytes {
@@ -133,6 +140,7 @@ mod tests {
         assert_eq!(found(anchor_key(&master(), "work")), expected("pds v2 anchor-key work"));
         assert_eq!(found(header_key(&master(), "work")), expected("pds v2 header-key work"));
         assert_eq!(found(ipc_field_key(&master(), "work")), expected("pds v2 ipc-encryption-key work"));
+        assert_eq!(found(backup_key(&master(), "work")), expected("pds v2 backup-key work"));
         assert_eq!(found(ssh_agent_kek(&master(), "work")), expected("pds v2 ssh-agent-kek work"));
         let salted = [&[7; SALT_BYTES][..], master().expose()].concat();
         let expected = hex::encode(blake3::derive_key("pds v2 recovery-kek work", &salted));

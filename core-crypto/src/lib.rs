@@ -10,6 +10,7 @@ pub mod hash_chain;
 #[cfg(feature = "kdf")]
 pub mod kdf;
 pub mod key_schedule;
+pub mod keyed_hash;
 pub mod memory;
 pub mod multiset_hash;
 pub mod private_fs;

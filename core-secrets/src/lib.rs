@@ -3,6 +3,7 @@
 //! No sockets, no policy and no users here: who may have a secret is decided before this crate is asked.
 
 pub mod anchor;
+pub mod backup;
 pub mod compliance;
 pub mod freshness;
 pub mod header;

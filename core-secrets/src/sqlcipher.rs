@@ -6,6 +6,7 @@
 
 mod change;
 mod connection;
+mod copy;
 mod entries;
 mod freshness;
 mod history;
@@ -205,6 +206,24 @@ impl SqlCipherStore {
             Ok(true)
         })
         .await
+    }
+
+    /// Copies a database that others may be writing to, as it is at one moment, into an empty file, under the same key.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// The copy is not whole.
+    pub(crate) fn copy(from: &Path, vault_key: &SecureBytes, to: &Path) -> Result<(), StoreError> {
+        copy::copy(from, vault_key, to)
+    }
+
+    /// Checks the whole database, down to every value of every version. Blocks.
+    ///
+    /// # Errors
+    /// The first damage that is found.
+    pub(crate) fn check_all(&self) -> Result<(), StoreError> {
+        let open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner);
+        copy::check_all(&self.inner, open.as_ref().ok_or(StoreError::Closed)?)
     }
 
     /// How many values have been decrypted since the store was opened.

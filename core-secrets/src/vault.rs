@@ -9,6 +9,7 @@ use core_types::ProfileName;
 
 use crate::anchor::{Anchor, AnchorError};
 use crate::freshness::{Anchored, Mark, Reading, Rollback, judge};
+use crate::backup::BackupError;
 use crate::header::{Changed, HeaderError, Proof, VaultHeader};
 use crate::sqlcipher::SqlCipherStore;
 use crate::store::{Damage, StoreError};
@@ -16,6 +17,7 @@ use crate::store::{Damage, StoreError};
 const HEADER: &str = "header.json";
 const DATABASE: &str = "vault.db";
 const LOCK: &str = "lock";
+const COPY: &str = "backup.db";
 
 /// Why a vault was not made, opened or changed.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,9 @@ pub enum VaultError {
     /// The anchor.
     #[error(transparent)]
     Anchor(#[from] AnchorError),
+    /// The backup that it is made of.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// A file or folder.
     #[error(transparent)]
     Files(#[from] PrivateFsError),
@@ -53,6 +58,7 @@ impl VaultError {
         match self {
             Self::Header(error) => error.is_damage(),
             Self::Store(StoreError::Damaged(_) | StoreError::WrongKey) => true,
+            Self::Backup(error) => error.is_damage(),
             Self::Missing
             | Self::Exists
             | Self::InUse
@@ -71,6 +77,7 @@ impl VaultError {
             | Self::Anchor(AnchorError::Files(error))
             | Self::Files(error) => error.is_full(),
             Self::Store(error) => error.is_full(),
+            Self::Backup(error) => error.is_full(),
             _ => false,
         }
     }
@@ -120,14 +127,11 @@ impl VaultFolder {
         if self.folder.symlink_metadata().is_ok() {
             return Err(VaultError::Exists);
         }
-        let building = self.building();
-        private_fs::ensure_private_dir(&building.folder)?;
-        let lock = building.lock()?;
+        let (building, lock) = self.begin_building()?;
         // Someone else may have been quicker until we had the lock, and then the anchor is theirs.
         if self.folder.symlink_metadata().is_ok() {
             return Err(VaultError::Exists);
         }
-        building.remove_leftovers()?;
         let (header, master_key) = VaultHeader::create(&self.profile, password, params)?;
         let vault_key = key_schedule::vault_key(&master_key, self.profile.as_str());
         SqlCipherStore::create(&building.database(), &self.profile, &vault_key)?.close()?;
@@ -146,6 +150,36 @@ impl VaultFolder {
 
     fn anchor(&self, master_key: &SecureBytes) -> Anchor {
         Anchor::new(self.anchor.clone(), &self.profile, master_key)
+    }
+
+    /// A private, empty folder beside the vault's place, where a vault can be made.
+    pub(crate) fn begin_building(&self) -> Result<(Self, VaultLock), VaultError> {
+        let building = self.building();
+        private_fs::ensure_private_dir(&building.folder)?;
+        let lock = building.lock()?;
+        building.remove_leftovers()?;
+        Ok((building, lock))
+    }
+
+    /// Opens the database with the key that the header gave, and holds it against what is known of the vault.
+    pub(crate) fn open(
+        &self,
+        lock: VaultLock,
+        header: &VaultHeader,
+        master_key: SecureBytes,
+        recorded: u64,
+    ) -> Result<OpenVault, VaultError> {
+        let vault_key = key_schedule::vault_key(&master_key, self.profile.as_str());
+        let store =
+            SqlCipherStore::open(&self.database(), &self.profile, &vault_key).map_err(
+                |error| match error {
+                    // The header has proved that the key is the right one.
+                    StoreError::WrongKey => StoreError::Damaged(Damage::NotThisVault),
+                    other => other,
+                },
+            )?;
+        self.check_freshness(&store, header, &master_key, recorded)?;
+        Ok(OpenVault { master_key, store, lock })
     }
 
     /// Keeps other processes out of the vault until the lock is dropped.
@@ -194,17 +228,8 @@ impl VaultFolder {
         let header = self.header()?;
         let master_key = header.unlock(proofs)?;
         private_fs::remove_leftovers(&self.header_path())?;
-        let vault_key = key_schedule::vault_key(&master_key, self.profile.as_str());
-        let store =
-            SqlCipherStore::open(&self.database(), &self.profile, &vault_key).map_err(
-                |error| match error {
-                    // The header has proved that the key is the right one.
-                    StoreError::WrongKey => StoreError::Damaged(Damage::NotThisVault),
-                    other => other,
-                },
-            )?;
-        self.check_freshness(&store, &header, &master_key, recorded)?;
-        Ok(OpenVault { master_key, store, lock })
+        private_fs::remove_if_present(&self.copy_path())?;
+        self.open(lock, &header, master_key, recorded)
     }
 
     /// Attaches the anchor to an opened vault, which can only be read if it is not the one that was written last.
@@ -295,11 +320,26 @@ impl VaultFolder {
         }
     }
 
-    fn header_path(&self) -> PathBuf {
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whose vault it is.
+    pub(crate) fn profile(&self) -> &ProfileName {
+        &self.profile
+    }
+
+    /// Where a copy of the database lies while a backup is made.
+    pub(crate) fn copy_path(&self) -> PathBuf {
+        self.folder.join(COPY)
+    }
+
+    pub(crate) fn header_path(&self) -> PathBuf {
         self.folder.join(HEADER)
     }
 
-    fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.folder.join(DATABASE)
     }
 
@@ -310,10 +350,18 @@ impl VaultFolder {
         Self { folder, anchor: self.anchor.clone(), profile: self.profile.clone() }
     }
 
+    /// Removes a folder that was built and is not needed, or the vault that was in the place of one; what cannot be
+    /// removed now is removed when the next is built.
+    pub(crate) fn remove(&self) {
+        let _left = self.remove_leftovers();
+        let _left = private_fs::remove_if_present(&self.folder.join(LOCK));
+        let _left = std::fs::remove_dir(&self.folder);
+    }
+
     /// Removes what an earlier attempt left, but for the lock, which is held.
     fn remove_leftovers(&self) -> Result<(), VaultError> {
         private_fs::remove_leftovers(&self.header_path())?;
-        for name in [HEADER, DATABASE, "vault.db-wal", "vault.db-shm", "vault.db-journal"] {
+        for name in [HEADER, DATABASE, COPY, "vault.db-wal", "vault.db-shm", "vault.db-journal"] {
             private_fs::remove_if_present(&self.folder.join(name))?;
         }
         Ok(())

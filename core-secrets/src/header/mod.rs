@@ -30,7 +30,7 @@ use self::policy::{Key, sealed_by};
 /// Format of the header.
 pub const FORMAT: u32 = 2;
 /// Largest header that is read, in bytes.
-const BYTES_MAX: usize = 256 << 10;
+pub(crate) const BYTES_MAX: usize = 256 << 10;
 /// Length of the sealed master key where the factors hold shares, in bytes.
 const SHARED_BYTES: usize = aead::NONCE_BYTES + key_schedule::KEY_BYTES + aead::TAG_BYTES;
 const MAC_BYTES: usize = aead::NONCE_BYTES + aead::TAG_BYTES;
@@ -227,6 +227,18 @@ impl VaultHeader {
     }
 
     fn parse(bytes: &[u8], profile: &ProfileName) -> Result<Self, HeaderError> {
+        let header = Self::parse_any(bytes)?;
+        if header.content.profile != *profile {
+            return Err(HeaderError::OtherProfile { found: header.content.profile });
+        }
+        Ok(header)
+    }
+
+    /// Reads and checks a header of whatever profile.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse_any(bytes: &[u8]) -> Result<Self, HeaderError> {
         let FileFormat { format } = serde_json::from_slice(bytes).map_err(syntax)?;
         if format != FORMAT {
             return Err(HeaderError::Format { found: format });
@@ -234,9 +246,6 @@ impl VaultHeader {
         let File { content, checksum: written, mac, .. } = serde_json::from_slice(bytes).map_err(syntax)?;
         if checksum(&canonical(&content)?) != written {
             return Err(HeaderError::Checksum);
-        }
-        if content.profile != *profile {
-            return Err(HeaderError::OtherProfile { found: content.profile });
         }
         content.check()?;
         Ok(Self { content, mac, anchor_key: None })
@@ -247,6 +256,14 @@ impl VaultHeader {
     /// # Errors
     /// The old header is still there.
     pub fn save(&self, path: &Path) -> Result<(), HeaderError> {
+        Ok(private_fs::write_atomic(path, &self.to_bytes()?)?)
+    }
+
+    /// The header as it stands in its file.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON (which cannot happen for what was read or made here).
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, HeaderError> {
         let file = File {
             format: FORMAT,
             content: self.content.clone(),
@@ -255,7 +272,13 @@ impl VaultHeader {
         };
         let mut bytes = serde_json::to_vec_pretty(&file).map_err(syntax)?;
         bytes.push(b'\n');
-        Ok(private_fs::write_atomic(path, &bytes)?)
+        Ok(bytes)
+    }
+
+    /// The profile whose vault it unlocks.
+    #[must_use]
+    pub fn profile(&self) -> &ProfileName {
+        &self.content.profile
     }
 
     /// The ways to unlock, in the order they were added.
