@@ -86,6 +86,16 @@ pub(crate) enum Command {
     Lock,
     /// Show profiles, their lock state, and the daemons
     Status,
+    /// Write the encrypted vault into one file, from which it can be restored
+    Backup {
+        /// The file
+        file: PathBuf,
+        /// Replace a file that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make a vault of a backup, or put it in the place of the one there is
+    RestoreBackup(RestoreBackupOptions),
     /// Check the machine and the installation, and say what to do
     Doctor,
     /// Store a secret: standard input byte for byte, or what is typed at a hidden prompt
@@ -202,6 +212,19 @@ pub(crate) struct ProofOptions {
     pub(crate) password: PasswordOptions,
     #[command(flatten)]
     pub(crate) code: CodeOptions,
+}
+
+/// Options of `pds restore-backup`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RestoreBackupOptions {
+    /// The file that `pds backup` wrote
+    #[arg(value_name = "FILE")]
+    pub(crate) backup: PathBuf,
+    #[command(flatten)]
+    pub(crate) proofs: ProofOptions,
+    /// Do not ask before a vault is replaced
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 /// Options of `pds unlock`.

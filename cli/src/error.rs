@@ -122,6 +122,12 @@ pub(crate) enum Failure {
     Input(#[from] InputError),
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
+    #[error("the file {} cannot be {what}: {source}", path.display())]
+    File { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("there is a file {} already", path.display())]
+    FileExists { path: PathBuf },
+    #[error("profile '{profile}' has a vault, which would be replaced")]
+    WouldReplace { profile: ProfileName },
     #[error("you did not say yes")]
     NotConfirmed,
     #[error("{0}")]
@@ -210,6 +216,7 @@ impl Failure {
             Self::NoSuchKey { .. } | Self::NoPassword | Self::NoRecoveryCode => Exit::NotFound,
             Self::Prompt(PromptError::Empty | PromptError::TooLong { .. }) => Exit::WrongFactor,
             Self::AuditBroken { .. } => Exit::Damaged,
+            Self::FileExists { .. } | Self::WouldReplace { .. } => Exit::Exists,
             Self::Reported(exit) => *exit,
             Self::Hardening(_)
             | Self::Paths(_)
@@ -222,6 +229,7 @@ impl Failure {
             | Self::Input(_)
             | Self::Output(_)
             | Self::NotConfirmed
+            | Self::File { .. }
             | Self::Agent(_)
             | Self::Entropy(_)
             | Self::Log { .. }
@@ -306,6 +314,11 @@ impl Failure {
                 Some("keep a copy of the log's folder, and find out who could write to it".to_owned())
             }
             Self::Log { .. } => Some("see who owns it".to_owned()),
+            Self::File { .. } => Some("see that its folder exists, and that you may use both".to_owned()),
+            Self::FileExists { .. } => Some("choose another name, or replace it with --force".to_owned()),
+            Self::WouldReplace { .. } => {
+                Some("back it up first with `pds backup FILE`, then say --yes".to_owned())
+            }
         }
     }
 
@@ -358,9 +371,10 @@ fn secrets_exit(denial: &SecretsDenial) -> Exit {
         | SecretsDenial::FactorExists(_)
         | SecretsDenial::NotRemoved(_)
         | SecretsDenial::SecretExists { .. } => Exit::Exists,
-        SecretsDenial::Damaged(_) | SecretsDenial::RolledBack { .. } | SecretsDenial::ReadOnly(_) => {
-            Exit::Damaged
-        }
+        SecretsDenial::Damaged(_)
+        | SecretsDenial::BadBackup(_)
+        | SecretsDenial::RolledBack { .. }
+        | SecretsDenial::ReadOnly(_) => Exit::Damaged,
         SecretsDenial::ValueTooLarge { .. }
         | SecretsDenial::BatchTooLarge { .. }
         | SecretsDenial::LastFactor
@@ -428,6 +442,7 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
         }
         SecretsDenial::StorageFull => "make room on the disk, then try again".to_owned(),
         SecretsDenial::Storage(_) => "see `pds daemon logs`".to_owned(),
+        SecretsDenial::BadBackup(_) => "nothing was changed; try another copy of the backup".to_owned(),
         SecretsDenial::ForeignField => {
             "see that pds and the daemons are of the same build, then `pds daemon restart`".to_owned()
         }
@@ -524,6 +539,10 @@ fn what_failed(command: &Command) -> String {
         Command::Lock => "cannot lock".to_owned(),
         Command::Status => "cannot show the whole status".to_owned(),
         Command::Doctor => "cannot say what is wrong".to_owned(),
+        Command::Backup { file, .. } => format!("cannot back up to {}", shown(&file.to_string_lossy())),
+        Command::RestoreBackup(options) => {
+            format!("cannot restore {}", shown(&options.backup.to_string_lossy()))
+        }
         Command::Set(options) => format!("cannot store '{}'", shown(&options.name)),
         Command::Get { name, .. } => format!("cannot read '{}'", shown(name)),
         Command::List { .. } => "cannot list the secrets".to_owned(),

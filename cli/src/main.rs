@@ -8,6 +8,7 @@ mod expiry;
 mod fields;
 mod input;
 mod output;
+mod progress;
 mod prompt;
 mod proofs;
 mod session;

@@ -139,6 +139,11 @@ impl Messages {
         Self { quiet: false, verbose: false, colour: false }
     }
 
+    /// Whether only errors are told.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Tells what was done, unless `-q` is given.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet {

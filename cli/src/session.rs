@@ -1,14 +1,16 @@
 //! What one invocation has: its options, its folders, and one connection to the bus, made when first needed.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use core_crypto::private_fs;
 use core_ipc::blocking::Client;
+use core_ipc::wire::WireError;
 use core_ipc::{CallError, CallOptions, ConnectError};
 use core_types::ProfileName;
 use core_types::config::Config;
 use core_types::header::Refusal;
-use core_types::limits::{CONFIG_BYTES_MAX, DEADLINE_MS_DEFAULT};
+use core_types::limits::{CONFIG_BYTES_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX};
 use core_types::paths::Paths;
 use core_types::protocol::{Call, DenialOf, Service};
 
@@ -21,6 +23,8 @@ use crate::start::{self, Started};
 const DEADLINE: Duration = Duration::from_millis(DEADLINE_MS_DEFAULT as u64);
 /// How long an attempt with a password may take: it waits for up to 10 s after wrong ones, and Argon2id is slow on purpose.
 pub(crate) const PASSWORD_DEADLINE: Duration = Duration::from_secs(30);
+/// How long something may take that reads or writes a whole vault.
+pub(crate) const LONG_DEADLINE: Duration = Duration::from_millis(DEADLINE_MS_MAX as u64);
 /// Pause between two attempts to reach what is just starting.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -224,6 +228,32 @@ impl Session {
             |client, left| client.call(call, CallOptions { deadline: left, descriptors: Vec::new() }),
             |error| matches!(error, CallError::Refused(Refusal::ServiceUnknown)),
         )?
+        .map_err(|error| (C::Service::NAME, error).into())
+    }
+
+    /// Makes a call with which a file goes along, and which takes `usual` at most when all is well.
+    ///
+    /// # Errors
+    /// What the service denied, or why there is no answer.
+    pub(crate) fn call_with_file<C: Call>(
+        &mut self,
+        call: &C,
+        file: &File,
+        usual: Duration,
+    ) -> Result<C::Reply, Failure>
+    where
+        DenialOf<C>: Into<Denial>,
+    {
+        let end = Instant::now() + self.deadline(usual);
+        let file =
+            file.try_clone().map_err(|source| Failure::Child { what: "the file cannot be sent", source })?;
+        let attempt = |client: &mut Client, left| {
+            let descriptors = vec![file.try_clone().map_err(|_| WireError::Descriptors)?.into()];
+            client.call(call, CallOptions { deadline: left, descriptors })
+        };
+        self.until_delivered(end, attempt, |error| {
+            matches!(error, CallError::Refused(Refusal::ServiceUnknown))
+        })?
         .map_err(|error| (C::Service::NAME, error).into())
     }
 

@@ -6,7 +6,7 @@
 //! read, the header before a factor is tried, and everything, down to each value, before a vault is replaced.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
 use core_crypto::keyed_hash::{HASH_BYTES, KeyedHash};
@@ -14,6 +14,7 @@ use core_crypto::private_fs::{self, PrivateFsError};
 use core_crypto::{SecureBytes, key_schedule};
 use core_types::ProfileName;
 
+use crate::freshness::Rollback;
 use crate::header::{self, HeaderError, Proof, VaultHeader};
 use crate::sqlcipher::SqlCipherStore;
 use crate::store::StoreError;
@@ -56,6 +57,9 @@ pub enum BackupError {
     /// Not the bytes that were written.
     #[error("it is not as it was written")]
     Changed,
+    /// A vault that was not whole when the backup was made.
+    #[error("{0}")]
+    Parts(Rollback),
     /// Its header, or a factor.
     #[error(transparent)]
     Header(#[from] HeaderError),
@@ -85,7 +89,7 @@ impl BackupError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::NotAFile | Self::NotABackup | Self::Format | Self::Length { .. } | Self::Limits => true,
-            Self::Changed => true,
+            Self::Changed | Self::Parts(_) => true,
             Self::Header(error) => error.is_damage(),
             Self::Store(StoreError::Damaged(_) | StoreError::WrongKey) => true,
             Self::Store(_) | Self::Files(_) | Self::Io { .. } => false,
@@ -124,6 +128,8 @@ impl Beginning {
         if !metadata.is_file() {
             return Err(BackupError::NotAFile);
         }
+        // The place in the file is the other side's too.
+        file.rewind().map_err(failed("read"))?;
         let found = metadata.len();
         let mut bytes = vec![0; PREAMBLE_BYTES];
         read_exactly(file, &mut bytes).map_err(|error| match error {
@@ -157,6 +163,18 @@ impl Beginning {
     #[must_use]
     pub fn database_bytes(&self) -> u64 {
         self.database_bytes
+    }
+
+    /// The master key in it, unwrapped by as many factors as its policy needs. Blocks for as long as Argon2 takes for
+    /// each password.
+    ///
+    /// # Errors
+    /// A factor is wrong, or the header is damaged.
+    pub fn unlock(&self, proofs: &[Proof]) -> Result<SecureBytes, VaultError> {
+        self.header.unlock(proofs).map_err(|error| match error {
+            damage if damage.is_damage() => VaultError::Backup(BackupError::Header(damage)),
+            other => VaultError::Header(other),
+        })
     }
 
     /// Copies the rest of the backup: the header to one new file, the database to another. What lies there afterwards
@@ -301,24 +319,20 @@ impl VaultFolder {
     }
 
     /// Unpacks a backup beside the vault's place, and checks everything in it. The vault itself is as it was. Takes as
-    /// long as Argon2 for each password, and as long as it takes to read every value. Blocks.
+    /// long as it takes to read every value. Blocks.
     ///
     /// # Errors
-    /// A factor is wrong, the backup is not as it was written, or it cannot be unpacked.
+    /// The backup is not as it was written, or it cannot be unpacked.
     pub fn unpack(
         &self,
         beginning: Beginning,
         file: &mut File,
-        proofs: &[Proof],
+        master_key: SecureBytes,
     ) -> Result<Unpacked, VaultError> {
         if beginning.profile() != self.profile() {
             let found = beginning.profile().clone();
             return Err(BackupError::Header(HeaderError::OtherProfile { found }).into());
         }
-        let master_key = beginning.header().unlock(proofs).map_err(|error| match error {
-            damage if damage.is_damage() => VaultError::Backup(BackupError::Header(damage)),
-            other => VaultError::Header(other),
-        })?;
         let (building, lock) = self.begin_building()?;
         let unpacked = Unpacked { building, lock, master_key };
         match unpacked.fill(beginning, file) {
@@ -331,25 +345,32 @@ impl VaultFolder {
     }
 
     /// Puts an unpacked vault in its place, in one step: after a kill at any moment either the vault that was there is
-    /// there, or this one. Opens it. `held` is the lock of the vault that is replaced, which is removed. Blocks.
+    /// there, or this one. Opens it, and removes the one that was there. What the anchor knows is another state of the
+    /// vault, mostly: then it can only be read until that is accepted. Blocks.
     ///
     /// # Errors
-    /// A vault is there and none was to be replaced, or the exchange failed: then the vault is as it was.
-    pub fn put_in_place(&self, unpacked: Unpacked, held: Option<VaultLock>) -> Result<OpenVault, VaultError> {
-        let Unpacked { building, lock, master_key } = unpacked;
-        let exchanged = match &held {
-            Some(_) => private_fs::exchange_dirs(building.path(), self.path()).map(|()| true),
-            None => private_fs::rename_dir_new(building.path(), self.path()),
+    /// A vault is there and none was to be replaced, or it is in use, or the exchange failed: then it is as it was.
+    pub fn put_in_place(&self, unpacked: Unpacked, replace: bool) -> Result<OpenVault, VaultError> {
+        let held = match self.lock() {
+            Ok(_) if !replace => Err(VaultError::Exists),
+            Ok(lock) => Ok(Some(lock)),
+            Err(VaultError::Missing) => Ok(None),
+            Err(error) => Err(error),
         };
-        if !matches!(exchanged, Ok(true)) {
-            building.remove();
-            return exchanged.map_or_else(|error| Err(error.into()), |_| Err(VaultError::Exists));
+        let building = unpacked.building.clone();
+        let moved = held.and_then(|held| self.exchange(&building, held));
+        // Whatever lies there now is not the vault.
+        building.remove();
+        moved?;
+        self.open(unpacked.lock, &self.header()?, unpacked.master_key, 0)
+    }
+
+    fn exchange(&self, building: &Self, held: Option<VaultLock>) -> Result<(), VaultError> {
+        match held {
+            Some(_until_exchanged) => Ok(private_fs::exchange_dirs(building.path(), self.path())?),
+            None if private_fs::rename_dir_new(building.path(), self.path())? => Ok(()),
+            None => Err(VaultError::Exists),
         }
-        if held.is_some() {
-            building.remove();
-        }
-        drop(held);
-        self.open(lock, master_key)
     }
 }
 
@@ -360,8 +381,12 @@ impl Unpacked {
         beginning.unpack(file, master_key, &header_path, &database)?;
         let vault_key = key_schedule::vault_key(master_key, building.profile().as_str());
         let store = SqlCipherStore::open(&database, building.profile(), &vault_key)?;
-        let checked = store.check_all();
-        checked.and(store.close()).map_err(BackupError::from)
+        let checked = store.check_all().and_then(|()| store.verify());
+        store.close()?;
+        match checked?.1 {
+            None => Ok(()),
+            Some(found) => Err(BackupError::Parts(found)),
+        }
     }
 
     /// Removes what was unpacked.
@@ -376,7 +401,7 @@ mod tests {
     use crate::store::{Damage, SecretsStore};
     use core_crypto::kdf::Argon2Params;
     use core_types::SecretName;
-    use std::io::{Seek, SeekFrom};
+    use std::io::SeekFrom;
 
     const CHEAP: Argon2Params = Argon2Params::FLOOR;
 
@@ -404,7 +429,8 @@ mod tests {
         }
 
         fn place(root: &Path, profile: &str) -> VaultFolder {
-            VaultFolder::new(root.join("vaults").join(profile), ProfileName::parse(profile).unwrap())
+            let anchor = root.join("anchors").join(profile);
+            VaultFolder::new(root.join("vaults").join(profile), anchor, ProfileName::parse(profile).unwrap())
         }
 
         fn backup(&self, open: &OpenVault) -> Vec<u8> {
@@ -437,9 +463,19 @@ mod tests {
         file
     }
 
+    /// As the one who restored it takes it for the right one.
+    async fn accepted(open: OpenVault, vault: &VaultFolder) -> OpenVault {
+        assert!(open.store.rollback().is_some(), "it is not what the anchor knows");
+        let mark = vault.header().unwrap().mark().unwrap();
+        assert!(open.store.accept_rollback(mark, 0).await.unwrap());
+        open
+    }
+
     fn unpack(vault: &VaultFolder, bytes: &[u8], with: &[u8]) -> Result<Unpacked, VaultError> {
         let mut file = file_of(bytes);
-        vault.unpack(Beginning::read(&mut file)?, &mut file, &password(with))
+        let beginning = Beginning::read(&mut file)?;
+        let master_key = beginning.unlock(&password(with))?;
+        vault.unpack(beginning, &mut file, master_key)
     }
 
     #[tokio::test]
@@ -454,7 +490,7 @@ mod tests {
         let wrong = unpack(&vault, &bytes, b"wrong");
         assert!(matches!(wrong, Err(VaultError::Header(HeaderError::WrongFactor(_)))));
         let unpacked = unpack(&vault, &bytes, b"right").unwrap();
-        let restored = vault.put_in_place(unpacked, None).unwrap();
+        let restored = accepted(vault.put_in_place(unpacked, false).unwrap(), &vault).await;
         assert_eq!(restored.store.get(&secret("a")).await.unwrap().expose(), b"old");
         restored.store.set(&secret("b"), SecureBytes::copy_of(b"more")).await.unwrap();
         restored.store.close().unwrap();
@@ -470,11 +506,16 @@ mod tests {
         open.store.set(&secret("a"), SecureBytes::copy_of(b"new")).await.unwrap();
         let unpacked = unpack(&world.vault, &bytes, b"right").unwrap();
         assert_eq!(open.store.get(&secret("a")).await.unwrap().expose(), b"new", "nothing has changed yet");
-        let refused = world.vault.put_in_place(unpacked, None);
-        assert!(matches!(refused, Err(VaultError::Exists)));
+        let refused = world.vault.put_in_place(unpacked, false);
+        assert!(matches!(refused, Err(VaultError::InUse)));
+        assert_eq!(world.names(), ["work"]);
+        let unpacked = unpack(&world.vault, &bytes, b"right").unwrap();
+        let in_use = world.vault.put_in_place(unpacked, true);
+        assert!(matches!(in_use, Err(VaultError::InUse)));
         let unpacked = unpack(&world.vault, &bytes, b"right").unwrap();
         open.store.close().unwrap();
-        let restored = world.vault.put_in_place(unpacked, Some(open.lock)).unwrap();
+        drop(open);
+        let restored = accepted(world.vault.put_in_place(unpacked, true).unwrap(), &world.vault).await;
         assert_eq!(restored.store.get(&secret("a")).await.unwrap().expose(), b"old");
         assert_eq!(world.names(), ["work"]);
         assert!(matches!(world.vault.lock(), Err(VaultError::InUse)), "it is locked by whoever has it open");

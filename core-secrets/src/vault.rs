@@ -8,8 +8,8 @@ use core_crypto::{SecureBytes, key_schedule};
 use core_types::ProfileName;
 
 use crate::anchor::{Anchor, AnchorError};
-use crate::freshness::{Anchored, Mark, Reading, Rollback, judge};
 use crate::backup::BackupError;
+use crate::freshness::{Anchored, Mark, Reading, Rollback, judge};
 use crate::header::{Changed, HeaderError, Proof, VaultHeader};
 use crate::sqlcipher::SqlCipherStore;
 use crate::store::{Damage, StoreError};

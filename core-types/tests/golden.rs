@@ -18,7 +18,9 @@ use core_types::protocol::secrets::{
     Lock, Move, NewFactor, Profiles, Purge, RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection,
     Set, SetPolicy, Unlock, UnsupportedKey, VersionEntry,
 };
-use core_types::protocol::secrets::{MemoryProtection, Protection, ProtectionLevel};
+use core_types::protocol::secrets::{
+    Backup, BackupSheet, InspectBackup, MemoryProtection, Protection, ProtectionLevel, RestoreBackup,
+};
 use core_types::protocol::{Topic, encode};
 use core_types::{NameError, ProfileName, SecretName, WireSecret};
 use serde::Serialize;
@@ -241,6 +243,23 @@ fn protection() -> Vec<String> {
     ]
 }
 
+fn backups() -> Vec<String> {
+    let sheet = BackupSheet {
+        profile: profile(),
+        created_unix_ms: 1,
+        database_bytes: 300,
+        factors: FactorSheet { policy: FactorPolicy::Any, factors: Vec::new() },
+    };
+    let restore = RestoreBackup { profile: profile(), factors: vec![proof(1)], replace: true };
+    vec![
+        line("secrets.backup", &SecretsRequest::from(Backup { profile: profile() })),
+        line("secrets.inspect-backup", &SecretsRequest::from(InspectBackup {})),
+        line("secrets.restore-backup", &SecretsRequest::from(restore)),
+        line("reply.backup-sheet", &sheet),
+        line("denial.bad-backup", &SecretsDenial::BadBackup("r".to_owned())),
+    ]
+}
+
 fn profile_service() -> Vec<String> {
     let entry = SecretOperationAudit {
         unix_ms: 1,
@@ -286,6 +305,8 @@ fn launcher() -> Vec<String> {
 
 #[test]
 fn the_bytes_of_every_message_are_as_they_were() {
-    let now = [headers(), bus(), secrets(), profile_service(), launcher(), protection()].concat().join("\n");
+    let now = [headers(), bus(), secrets(), profile_service(), launcher(), protection(), backups()]
+        .concat()
+        .join("\n");
     assert_eq!(now, GOLDEN.trim_end(), "a message changed: add a call instead of changing one\n{now}");
 }

@@ -28,6 +28,9 @@ pub(crate) enum Action {
     Move,
     AcceptRollback,
     Protection,
+    Backup,
+    InspectBackup,
+    RestoreBackup,
     #[cfg(feature = "ipc-field-encryption")]
     FieldKey,
 }
@@ -55,7 +58,9 @@ impl Action {
             Self::AcceptRollback => Some(Operation::AcceptRollback),
             #[cfg(feature = "ipc-field-encryption")]
             Self::FieldKey => Some(Operation::FieldKey),
-            Self::Profiles | Self::Factors | Self::Protection => None,
+            Self::Profiles | Self::Factors | Self::Protection | Self::InspectBackup => None,
+            Self::Backup => Some(Operation::Backup),
+            Self::RestoreBackup => Some(Operation::RestoreBackup),
         }
     }
 }
@@ -180,6 +185,9 @@ pub(crate) mod tests {
             Move,
             AcceptRollback,
             Protection,
+            Backup,
+            InspectBackup,
+            RestoreBackup,
         ];
         let table: [(Option<&str>, &[Action]); 7] = [
             (None, &all),

@@ -212,7 +212,7 @@ fn proves(header: &VaultHeader) -> Proves {
     if header.policy() == FactorPolicy::Any { Proves::All } else { Proves::APart }
 }
 
-fn sheet(header: &VaultHeader) -> FactorSheet {
+pub(crate) fn sheet(header: &VaultHeader) -> FactorSheet {
     let entry = |factor: &core_secrets::header::Factor| FactorEntry {
         id: factor.id,
         kind: factor.way.kind(),

@@ -3,6 +3,7 @@
 
 mod acl;
 mod attempt;
+mod backups;
 mod crud;
 mod factors;
 mod fields;

@@ -121,6 +121,7 @@ fn kind(denial: &SecretsDenial) -> &'static str {
         SecretsDenial::Storage(_) => "storage",
         SecretsDenial::Unrecorded => "unrecorded",
         SecretsDenial::ForeignField => "foreign field",
+        SecretsDenial::BadBackup(_) => "bad backup",
     }
 }
 

@@ -26,6 +26,9 @@ pub(crate) struct SecretsDaemon<N> {
     pub(crate) kdf_cost: Argon2Params,
     /// Held while a key is derived from a password.
     pub(crate) derivation: FairMutex<()>,
+    /// Held while a file of someone else is read or written, which may take as long as that side likes: it then keeps
+    /// one thread, and not all.
+    pub(crate) backups: FairMutex<()>,
 }
 
 impl SecretsDaemon<OverTheBus> {
@@ -59,6 +62,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             neighbours,
             kdf_cost,
             derivation: FairMutex::default(),
+            backups: FairMutex::default(),
         }
     }
 }
@@ -96,6 +100,15 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Move(call) => answer(&call, self.rename(&call, sender).await),
             SecretsRequest::AcceptRollback(call) => answer(&call, self.accept_rollback(&call, sender).await),
             SecretsRequest::Protection(call) => answer(&call, self.protection(sender)),
+            SecretsRequest::Backup(call) => {
+                answer(&call, self.backup(&call, sender, caller.descriptors, deadline).await)
+            }
+            SecretsRequest::InspectBackup(call) => {
+                answer(&call, self.inspect_backup(sender, caller.descriptors).await)
+            }
+            SecretsRequest::RestoreBackup(call) => {
+                answer(&call, self.restore_backup(&call, sender, caller.descriptors, deadline).await)
+            }
             #[cfg(feature = "ipc-field-encryption")]
             SecretsRequest::FieldKey(call) => answer(&call, self.field_key(&call, sender)),
         }

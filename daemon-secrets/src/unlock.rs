@@ -161,7 +161,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         locked
     }
 
-    fn opened(&self, profile: &ProfileName, open: OpenVault) {
+    pub(crate) fn opened(&self, profile: &ProfileName, open: OpenVault) {
         self.vaults.install(profile, open);
         tracing::info!(%profile, "unlocked");
         self.neighbours.publish(ProfileChanged { profile: profile.clone(), unlocked: true });

@@ -455,6 +455,7 @@ pub(crate) fn denial_of_vault(profile: &ProfileName, error: VaultError) -> Secre
         VaultError::Exists => SecretsDenial::ProfileExists(profile.clone()),
         VaultError::RolledBack(found) => rolled_back(profile, &found),
         VaultError::Header(error) if !error.is_damage() => denial_of_header(error),
+        VaultError::Backup(error) if error.is_damage() => SecretsDenial::BadBackup(error.to_string()),
         error if error.is_damage() => SecretsDenial::Damaged(error.to_string()),
         error if error.is_full() => SecretsDenial::StorageFull,
         VaultError::Store(error) => denial_of(profile, error),

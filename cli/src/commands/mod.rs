@@ -1,6 +1,7 @@
 //! The commands: one file each, and the one place that runs them and reports how they ended.
 
 mod audit;
+mod backup;
 mod daemon;
 mod doctor;
 mod factor;
@@ -14,6 +15,7 @@ mod mv;
 mod passwd;
 mod profile;
 mod recovery;
+mod restore_backup;
 mod rm;
 pub(crate) mod run;
 mod set;
@@ -58,6 +60,8 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Lock => lock::run(session),
         Command::Status => status::run(session),
         Command::Doctor => doctor::run(session),
+        Command::Backup { file, force } => backup::run(session, file, *force),
+        Command::RestoreBackup(options) => restore_backup::run(session, options),
         Command::Set(options) => set::run(session, options),
         Command::Get { name, version } => get::run(session, name, *version),
         Command::List { pattern, long } => list::run(session, pattern.as_ref(), *long),

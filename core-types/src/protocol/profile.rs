@@ -73,6 +73,10 @@ pub enum Operation {
     CheckRecovery,
     /// The key of `ipc-field-encryption` was asked for.
     FieldKey,
+    /// A backup was made.
+    Backup,
+    /// A vault was made of a backup.
+    RestoreBackup,
 }
 
 /// How it ended.

@@ -552,6 +552,9 @@ pub enum SecretsDenial {
     /// `ipc-field-encryption`, which both ends must have or not have).
     #[error("the value was not encrypted on the bus for this profile and name")]
     ForeignField,
+    /// A backup that is none, or not as it was written; nothing was changed.
+    #[error("the backup cannot be used: {0}")]
+    BadBackup(String),
 }
 
 /// Asks for the key that the values of an unlocked profile are encrypted with on the bus: only with the build feature
@@ -561,6 +564,43 @@ pub enum SecretsDenial {
 pub struct FieldKey {
     /// The profile.
     pub profile: ProfileName,
+}
+
+/// Writes a backup of an unlocked vault into the one empty file whose descriptor comes with the request; answered with
+/// its length, when it is durable.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Backup {
+    /// The profile.
+    pub profile: ProfileName,
+}
+
+/// Asks what a backup says of itself that needs no factor; its descriptor comes with the request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InspectBackup {}
+
+/// Answer to [`InspectBackup`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackupSheet {
+    /// The profile of the vault that was backed up.
+    pub profile: ProfileName,
+    /// When that vault was made, in milliseconds of the Unix epoch.
+    pub created_unix_ms: u64,
+    /// Bytes of the database in it.
+    pub database_bytes: u64,
+    /// How it is unlocked.
+    pub factors: FactorSheet,
+}
+
+/// Makes a vault of a backup, whose descriptor comes with the request, or puts it in the place of the one there is;
+/// answered with whether it did that. The profile is unlocked afterwards.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RestoreBackup {
+    /// The profile of the backup.
+    pub profile: ProfileName,
+    /// As many of the backup's factors as its policy needs.
+    pub factors: Vec<FactorProof>,
+    /// Whether a vault that is there is to be replaced.
+    pub replace: bool,
 }
 
 /// Asks how well the memory that secrets lie in is protected, for `pds status` and `pds doctor`.
@@ -623,6 +663,9 @@ service! {
         22 Purge -> u64,
         23 Move -> (),
         24 AcceptRollback -> bool,
+        30 Backup -> u64,
+        31 RestoreBackup -> bool,
+        34 InspectBackup -> BackupSheet,
         33 Protection -> MemoryProtection,
         #[cfg(feature = "ipc-field-encryption")]
         32 FieldKey -> WireSecret,

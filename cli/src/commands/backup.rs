@@ -1,0 +1,138 @@
+//! `pds backup`: the encrypted vault as one consistent file.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use core_crypto::SecureBytes;
+use core_types::protocol::secrets::Backup;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use crate::error::Failure;
+use crate::progress::Progress;
+use crate::session::{LONG_DEADLINE, Session};
+
+/// `pds backup --json`.
+#[derive(Serialize)]
+struct Made<'a> {
+    profile: &'a str,
+    file: String,
+    bytes: u64,
+}
+
+pub(super) fn run(session: &mut Session, path: &Path, force: bool) -> Result<(), Failure> {
+    let profile = session.profile()?;
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(Failure::FileExists { path: path.to_owned() });
+    }
+    let new = NewFile::beside(path)?;
+    let expected = session.paths.vault(&profile).join("vault.db").metadata().map(|file| file.len());
+    let progress = Progress::watch(&session.messages, "writing", &new.file, expected.ok());
+    let call = Backup { profile: profile.clone() };
+    let bytes = session.call_with_file(&call, &new.file, LONG_DEADLINE)?;
+    drop(progress);
+    new.put_in_place(force)?;
+    session.messages.note(format!("backed up profile '{profile}' to {} ({bytes} bytes)", path.display()));
+    let file = path.to_string_lossy().into_owned();
+    session.output.object_if_wanted(&Made { profile: profile.as_str(), file, bytes })
+}
+
+/// A file that is being written beside its place; without [`Self::put_in_place`], nothing of it stays.
+struct NewFile {
+    file: File,
+    temporary: PathBuf,
+    place: PathBuf,
+    in_place: bool,
+}
+
+impl NewFile {
+    fn beside(place: &Path) -> Result<Self, Failure> {
+        let failed = |source| Failure::File { what: "made", path: place.to_owned(), source };
+        let name = place.file_name().ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;
+        let random = SecureBytes::random(8).map_err(|error| failed(io::Error::other(error)))?;
+        let mut temporary = OsString::from(".");
+        temporary.push(name);
+        temporary
+            .push(random.expose().iter().fold(String::from("."), |text, byte| format!("{text}{byte:02x}")));
+        temporary.push(".new");
+        let temporary = place.with_file_name(temporary);
+        // A stick's file system may know no modes; what the file holds is encrypted.
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary);
+        Ok(Self { file: file.map_err(failed)?, temporary, place: place.to_owned(), in_place: false })
+    }
+
+    /// Gives the file its name, durably; the daemon has written it out.
+    fn put_in_place(mut self, replace: bool) -> Result<(), Failure> {
+        let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        let renamed = match renameat_with(CWD, &self.temporary, CWD, &self.place, flags) {
+            // A file system that cannot look and rename in one step; we have looked before.
+            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::rename(&self.temporary, &self.place),
+            result => result,
+        };
+        match renamed {
+            Ok(()) => self.in_place = true,
+            Err(Errno::EXIST) => return Err(Failure::FileExists { path: self.place.clone() }),
+            Err(errno) => {
+                let path = self.place.clone();
+                return Err(Failure::File { what: "replaced", path, source: errno.into() });
+            }
+        }
+        let folder = match self.place.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let synced = File::open(&folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|source| Failure::File { what: "written out", path: folder, source })
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.in_place {
+            let _nothing_better_to_do = std::fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = folder.read_dir().unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_new_file_is_private_and_takes_a_free_place_or_with_force_any() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("backup");
+        let new = NewFile::beside(&place).unwrap();
+        assert_eq!(new.file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!place.exists());
+        new.put_in_place(false).unwrap();
+        assert_eq!(names(folder.path()), ["backup"]);
+        std::fs::write(&place, "first").unwrap();
+        let refused = NewFile::beside(&place).unwrap().put_in_place(false);
+        assert!(matches!(refused, Err(Failure::FileExists { .. })));
+        assert_eq!(std::fs::read(&place).unwrap(), b"first");
+        NewFile::beside(&place).unwrap().put_in_place(true).unwrap();
+        assert_eq!(std::fs::read(&place).unwrap(), b"");
+        assert_eq!(names(folder.path()), ["backup"], "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_file_that_does_not_get_its_place_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(NewFile::beside(&folder.path().join("backup")).unwrap());
+        assert_eq!(names(folder.path()), [""; 0]);
+        assert!(NewFile::beside(Path::new("/")).is_err());
+        assert!(NewFile::beside(&folder.path().join("missing/backup")).is_err());
+    }
+}
