@@ -78,12 +78,16 @@ pub enum Rollback {
 #[must_use]
 pub fn judge(vault: &Anchored, anchor: &Reading, recorded: u64) -> Option<Rollback> {
     let generation = vault.database.generation;
+    if generation < recorded {
+        let anchored = if let Reading::Read(anchored) = anchor { anchored.database.generation } else { 0 };
+        return Some(Rollback::Older { found: generation, expected: recorded.max(anchored) });
+    }
     let anchored = match anchor {
         Reading::Missing => return Some(Rollback::AnchorMissing),
         Reading::Unreadable => return Some(Rollback::AnchorUnreadable),
         Reading::Read(anchored) => anchored,
     };
-    let expected = anchored.database.generation.max(recorded);
+    let expected = anchored.database.generation;
     if generation < expected {
         return Some(Rollback::Older { found: generation, expected });
     }
@@ -126,6 +130,8 @@ mod tests {
             (state((5, 1), (2, 1)), anchored, 6, older(5, 6)),
             (state((5, 1), (1, 1)), anchored, 0, Some(Rollback::HeaderOlder)),
             (state((5, 1), (2, 9)), anchored, 0, Some(Rollback::HeaderOther)),
+            (state((5, 1), (2, 1)), Reading::Missing, 6, older(5, 6)),
+            (state((4, 1), (2, 1)), anchored, 9, older(4, 9)),
             (state((5, 1), (2, 1)), Reading::Missing, 0, Some(Rollback::AnchorMissing)),
             (state((0, 0), (0, 0)), Reading::Missing, 0, Some(Rollback::AnchorMissing)),
             (state((5, 1), (2, 1)), Reading::Unreadable, 0, Some(Rollback::AnchorUnreadable)),

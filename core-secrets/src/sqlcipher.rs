@@ -199,7 +199,11 @@ impl SqlCipherStore {
                 Some(Ok(Reading::Read(anchored))) => anchored.database.generation,
                 _ => 0,
             };
-            let above = above.max(anchored);
+            let known = match inner.rollback() {
+                Some(Rollback::Older { expected, .. }) => expected,
+                _ => 0,
+            };
+            let above = above.max(anchored).max(known);
             Change::begin_anyhow(inner, open, "accept the state of the vault")?.accept(header, above)?;
             open.anchor.as_ref().map_or(Ok(()), Anchor::sync).map_err(StoreError::Anchor)?;
             *inner.rollback.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -168,6 +168,12 @@ impl Paths {
         self.state.join("unlock-attempts.json")
     }
 
+    /// The file in which it is remembered how many changes each vault has seen.
+    #[must_use]
+    pub fn generations(&self) -> PathBuf {
+        self.state.join("generations.json")
+    }
+
     /// The log of the daemons, where systemd keeps none.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {

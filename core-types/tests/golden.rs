@@ -268,6 +268,7 @@ fn profile_service() -> Vec<String> {
         subject: Some("a".to_owned()),
         requester: Requester { name: "cli".to_owned(), uid: 0, pid: None, executable: None, unit: None },
         outcome: Outcome::Denied { gate: Gate::RateLimit, reason: "r".to_owned() },
+        generation: Some(300),
     };
     vec![
         line("profile.begin-unlock", &ProfileRequest::from(BeginUnlock { profile: profile() })),

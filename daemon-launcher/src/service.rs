@@ -146,6 +146,7 @@ impl Launcher {
                 Ok(_) => Outcome::Done,
                 Err(denial) => Outcome::Failed { reason: denial.to_string() },
             },
+            generation: None,
         };
         if let Err(error) = self.context.audit.record(entry) {
             tracing::error!(%error, "a run was not recorded");

@@ -49,7 +49,7 @@ impl Attempts {
     pub(crate) async fn begin(&self, profile: ProfileName) -> UnlockDelay {
         let began = self.change(move |backoff| backoff.begin(&profile, Instant::now())).await;
         // Where nothing can be kept a restart would forgive, so each attempt waits longest; nobody is shut out.
-        UnlockDelay { wait_ms: began.unwrap_or(WAIT_MS_MAX) }
+        UnlockDelay { wait_ms: began.unwrap_or(WAIT_MS_MAX), generation: 0 }
     }
 
     /// Takes note of how an attempt ended.

@@ -30,6 +30,8 @@ use line::{Entry, Recorder};
 use log::{Appended, Log};
 use sync::Syncer;
 
+#[cfg(test)]
+pub(crate) use line::samples;
 pub(crate) use log::unix_ms_now;
 
 /// Most reads of the log (a check of the chain reads all of it) that run at once; others wait.

@@ -3,6 +3,7 @@
 mod attempts;
 mod audit;
 mod backoff;
+mod generations;
 mod service;
 
 use std::process::ExitCode;

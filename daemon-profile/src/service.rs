@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::attempts::Attempts;
 use crate::audit::{Audit, LogError, unix_ms_now};
+use crate::generations::Generations;
 
 /// Most incidents that wait to be written; what comes while so many wait is only logged.
 const INCIDENTS_MAX: usize = 64;
@@ -27,6 +28,7 @@ const RECORDERS: [&str; 2] = [SECRETS, LAUNCHER];
 /// The service.
 pub(crate) struct ProfileDaemon {
     attempts: Attempts,
+    generations: Generations,
     audit: Audit,
     incidents: mpsc::Sender<SecretOperationAudit>,
 }
@@ -38,15 +40,17 @@ impl ProfileDaemon {
     /// A folder or file is a link, somebody else's, or writable by others.
     pub(crate) fn open(paths: &Paths) -> Result<Self, StartError> {
         let attempts = Attempts::open(&paths.unlock_attempts())?;
+        let generations = Generations::open(&paths.generations())?;
         let audit = Audit::open(&paths.audit()).map_err(|error| StartError::Service(error.to_string()))?;
         let (incidents, waiting) = mpsc::channel(INCIDENTS_MAX);
         tokio::spawn(write_incidents(audit.clone(), waiting));
-        Ok(Self { attempts, audit, incidents })
+        Ok(Self { attempts, generations, audit, incidents })
     }
 
     async fn begin_unlock(&self, call: &BeginUnlock, sender: &Sender) -> Result<UnlockDelay, ProfileDenial> {
         only(&UNLOCKERS, sender)?;
-        Ok(self.attempts.begin(call.profile.clone()).await)
+        let generation = self.generations.of(&call.profile).await;
+        Ok(UnlockDelay { generation, ..self.attempts.begin(call.profile.clone()).await })
     }
 
     async fn end_unlock(&self, call: &EndUnlock, sender: &Sender) -> Result<(), ProfileDenial> {
@@ -59,7 +63,11 @@ impl ProfileDaemon {
         let by = only(&RECORDERS, sender)?;
         let count = u64::try_from(call.entries.len()).map_err(|_| ProfileDenial::Invalid)?;
         call.first.checked_add(count).ok_or(ProfileDenial::Invalid)?;
-        self.audit.record(by, call.clone()).await.map_err(log_failed)
+        self.audit.record(by, call.clone()).await.map_err(log_failed)?;
+        if by == SECRETS {
+            self.generations.learn(&call.entries).await;
+        }
+        Ok(())
     }
 }
 
@@ -142,6 +150,7 @@ fn incident_entry(incident: &Incident, unix_ms: u64) -> SecretOperationAudit {
         subject: Some(subject.to_owned()),
         requester: (&incident.sender).into(),
         outcome: Outcome::Denied { gate: Gate::Identity, reason },
+        generation: None,
     }
 }
 
@@ -178,6 +187,7 @@ mod tests {
             subject: Some("api-key".to_owned()),
             requester: Requester::from(&sender(None)),
             outcome: Outcome::Done,
+            generation: None,
         }
     }
 
@@ -232,7 +242,7 @@ mod tests {
         assert!(daemon.begin_unlock(&begin, &sender(None)).await.is_err());
         assert_eq!(
             daemon.begin_unlock(&begin, &sender(Some(SECRETS))).await,
-            Ok(UnlockDelay { wait_ms: 300 })
+            Ok(UnlockDelay { wait_ms: 300, generation: 0 })
         );
     }
 

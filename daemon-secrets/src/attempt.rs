@@ -45,7 +45,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         if Instant::now() >= deadline { Err(rate_limited(Duration::ZERO)) } else { Ok(turn) }
     }
 
-    /// Tries factors, as `attempt` does it, after the wait that `daemon-profile` imposes, and tells it how the attempt
+    /// Tries factors, as `attempt` does it with the number of changes that the vault is known to have seen, after the wait that `daemon-profile` imposes, and tells it how the attempt
     /// ended. Only what proves as much as unlocking does forgives the wrong attempts before it: else whoever has one
     /// factor of two could guess the other without ever waiting.
     pub(crate) async fn try_factor<T: Send + 'static>(
@@ -53,16 +53,16 @@ impl<N: Neighbours> SecretsDaemon<N> {
         profile: &ProfileName,
         deadline: Instant,
         proves: Proves,
-        attempt: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+        attempt: impl FnOnce(u64) -> Result<T, VaultError> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let wait = self.neighbours.begin_unlock(profile).await;
-        let wait = wait.map_err(|_| by_vault(SecretsDenial::Unrecorded))?;
+        let begun = self.neighbours.begin_unlock(profile).await;
+        let (wait, recorded) = begun.map_err(|_| by_vault(SecretsDenial::Unrecorded))?;
         if Instant::now() + wait >= deadline {
             self.neighbours.end_unlock(profile, false).await;
             return Err(rate_limited(wait));
         }
         tokio::time::sleep(wait).await;
-        let result = self.derive(attempt).await;
+        let result = self.derive(move || attempt(recorded)).await;
         self.neighbours.end_unlock(profile, proves == Proves::All && was_right(&result)).await;
         result.map_err(|error| failed(profile, error))
     }

@@ -86,11 +86,11 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let (beginning, mut file) = self.beginning(descriptors).await?;
             let proofs = proofs(beginning.header(), &call.factors)?;
             beginning.header().check_enough(&proofs).map_err(|error| failed(profile, error.into()))?;
-            let unlocking = self.try_factor(profile, deadline, Proves::APart, move || {
+            let unlocking = self.try_factor(profile, deadline, Proves::APart, move |recorded| {
                 let master_key = beginning.unlock(&proofs)?;
-                Ok((beginning, master_key))
+                Ok((beginning, master_key, recorded))
             });
-            let (beginning, master_key) = unlocking.await?;
+            let (beginning, master_key, recorded) = unlocking.await?;
             let _one_at_a_time = self.backups.lock().await;
             let folder = self.vaults.folder(profile);
             let unpacked = blocking(move || folder.unpack(beginning, &mut file, master_key)).await;
@@ -101,16 +101,20 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let (folder, replace) = (self.vaults.folder(profile), call.replace);
             let open = blocking(move || folder.put_in_place(unpacked, replace)).await;
             let open = open.map_err(|error| failed(profile, error))?;
-            // That it is not the vault that was written last is what was asked for; its state is now above both.
+            // That it is not the vault that was written last is what was asked for; its state is now above all.
             let header = self.header(profile).await?.mark();
             let accepted = match header {
-                Ok(header) => open.store.accept_rollback(header, 0).await.map_err(VaultError::from),
+                Ok(header) => open.store.accept_rollback(header, recorded).await.map_err(VaultError::from),
                 Err(error) => Err(error.into()),
             };
             self.opened(profile, open);
             accepted.map(|_| replaced).map_err(|error| failed(profile, error))
         };
-        conclude(&self.neighbours, About::of(Action::RestoreBackup, Some(profile), sender), result.await)
+        conclude(
+            &self.neighbours,
+            About::of(Action::RestoreBackup, Some(profile), sender).changing(&self.vaults),
+            result.await,
+        )
     }
 
     /// Refuses to replace what nobody said is to be replaced, before a factor is tried.

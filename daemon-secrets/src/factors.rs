@@ -155,7 +155,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let proves = proves(&self.header(profile).await?);
             let _turn = self.turn(profile, deadline).await?;
             let folder = self.vaults.folder(profile);
-            let tried = self.try_factor(profile, deadline, proves, move || {
+            let tried = self.try_factor(profile, deadline, proves, move |_| {
                 match folder.header()?.has_recovery_code(&code)? {
                     true => Ok(()),
                     false => Err(HeaderError::WrongFactor(FactorKind::Recovery).into()),
@@ -190,7 +190,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         };
         let _turn = self.turn(profile, deadline).await?;
         let (folder, held) = (self.vaults.folder(profile), self.vaults.hold(profile));
-        self.try_factor(profile, deadline, proves, move || {
+        self.try_factor(profile, deadline, proves, move |_| {
             let own = match &held {
                 Some(_) => None,
                 None => Some(folder.lock()?),

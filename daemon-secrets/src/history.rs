@@ -33,7 +33,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let permit = self.authorize(&attempt)?;
             self.vaults.restore(&permit, call.version).await.map_err(Refusal::by_vault)
         };
-        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)
+        conclude(&self.neighbours, about(&attempt, sender, [&call.name]).changing(&self.vaults), result.await)
     }
 
     /// Deletes old versions for good.
@@ -43,7 +43,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let permit = self.authorize(&attempt)?;
             self.vaults.purge(&permit).await.map_err(Refusal::by_vault)
         };
-        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)
+        conclude(&self.neighbours, about(&attempt, sender, [&call.name]).changing(&self.vaults), result.await)
     }
 
     /// Gives a secret another name. Both names pass the gates; the record has both.
@@ -55,7 +55,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             self.vaults.rename(&permit).await.map_err(Refusal::by_vault)
         };
         let subject = format!("{} -> {}", call.from, call.to);
-        conclude(&self.neighbours, about(&attempt, sender, [subject]), result.await)
+        conclude(&self.neighbours, about(&attempt, sender, [subject]).changing(&self.vaults), result.await)
     }
 }
 

@@ -16,11 +16,12 @@ pub(crate) struct Unreachable;
 
 /// The other daemons, as far as this one needs them.
 pub(crate) trait Neighbours: Send + Sync + 'static {
-    /// Begins an unlock attempt, which counts as wrong from now on: how long it has to wait.
+    /// Begins an unlock attempt, which counts as wrong from now on: how long it has to wait, and how many changes the
+    /// vault is known to have seen.
     fn begin_unlock(
         &self,
         profile: &ProfileName,
-    ) -> impl Future<Output = Result<Duration, Unreachable>> + Send;
+    ) -> impl Future<Output = Result<(Duration, u64), Unreachable>> + Send;
     /// Says how an attempt ended.
     fn end_unlock(&self, profile: &ProfileName, right: bool) -> impl Future<Output = ()> + Send;
     /// Hands over an entry for the audit log.
@@ -36,7 +37,7 @@ pub(crate) struct OverTheBus {
 }
 
 impl Neighbours for OverTheBus {
-    async fn begin_unlock(&self, profile: &ProfileName) -> Result<Duration, Unreachable> {
+    async fn begin_unlock(&self, profile: &ProfileName) -> Result<(Duration, u64), Unreachable> {
         let call = BeginUnlock { profile: profile.clone() };
         let delay = match self.bus.call(&call).await {
             // It died over the question. To ask again costs at most a little wait, should it have counted before.
@@ -47,7 +48,7 @@ impl Neighbours for OverTheBus {
             tracing::error!(%error, "daemon-profile did not judge an unlock attempt");
             Unreachable
         })?;
-        Ok(Duration::from_millis(delay.wait_ms))
+        Ok((Duration::from_millis(delay.wait_ms), delay.generation))
     }
 
     async fn end_unlock(&self, profile: &ProfileName, right: bool) {

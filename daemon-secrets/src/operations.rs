@@ -70,7 +70,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let attributes = Attributes { expires_unix_ms: call.expires_unix_ms, note: call.note.clone() };
             self.vaults.set(&permit, value, attributes).await.map_err(Refusal::by_vault)
         };
-        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)
+        conclude(&self.neighbours, about(&attempt, sender, [&call.name]).changing(&self.vaults), result.await)
     }
 
     /// Removes one secret.
@@ -80,7 +80,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let permit = self.authorize(&attempt)?;
             self.vaults.delete(&permit).await.map_err(Refusal::by_vault)
         };
-        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)
+        conclude(&self.neighbours, about(&attempt, sender, [&call.name]).changing(&self.vaults), result.await)
     }
 
     /// Lists a page of the names that the requester may read.
@@ -212,10 +212,8 @@ pub(crate) fn about<'a, S: AsRef<str>>(
     subjects: impl IntoIterator<Item = S>,
 ) -> About<'a> {
     About {
-        action: attempt.action,
-        profile: Some(&attempt.profile),
-        sender,
         subjects: subjects.into_iter().map(|subject| subject.as_ref().to_owned()).collect(),
+        ..About::of(attempt.action, Some(&attempt.profile), sender)
     }
 }
 

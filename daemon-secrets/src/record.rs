@@ -11,6 +11,7 @@ use core_types::protocol::secrets::{Gate, SecretsDenial};
 use crate::acl::Action;
 use crate::crud::Refusal;
 use crate::neighbours::Neighbours;
+use crate::vault::Vaults;
 
 /// What a record is about.
 pub(crate) struct About<'a> {
@@ -19,12 +20,23 @@ pub(crate) struct About<'a> {
     pub(crate) sender: &'a Sender,
     /// The secrets, as asked for; one record each. Empty: one record that names none.
     pub(crate) subjects: Vec<String>,
+    /// Where the state of the vault is to be read from afterwards, for what changes it.
+    pub(crate) vaults: Option<&'a Vaults>,
 }
 
 impl<'a> About<'a> {
     /// What is about no secret in particular.
     pub(crate) fn of(action: Action, profile: Option<&'a ProfileName>, sender: &'a Sender) -> Self {
-        Self { action, profile, sender, subjects: Vec::new() }
+        Self { action, profile, sender, subjects: Vec::new(), vaults: None }
+    }
+
+    /// The same of something that changes, locks or unlocks the vault: its record says in which state it is then.
+    pub(crate) fn changing(self, vaults: &'a Vaults) -> Self {
+        Self { vaults: Some(vaults), ..self }
+    }
+
+    fn generation(&self) -> Option<u64> {
+        self.vaults?.generation(self.profile?)
     }
 }
 
@@ -37,6 +49,7 @@ pub(crate) fn conclude<T>(
     log(&about, &result);
     let Some(operation) = about.action.operation() else { return result.map_err(|refusal| refusal.denial) };
     let outcome = outcome(&result);
+    let generation = result.as_ref().ok().and_then(|_| about.generation());
     let subjects = match about.subjects.is_empty() {
         true => vec![None],
         false => about.subjects.into_iter().map(|subject| Some(cut(subject))).collect(),
@@ -49,6 +62,7 @@ pub(crate) fn conclude<T>(
             subject,
             requester: Requester::from(about.sender),
             outcome: outcome.clone(),
+            generation,
         };
         if neighbours.record(entry).is_err() {
             tracing::error!(

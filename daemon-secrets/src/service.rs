@@ -136,7 +136,7 @@ pub(crate) mod tests {
     };
     use std::path::PathBuf;
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
 
     pub(crate) const PASSWORD: &[u8] = b"right";
@@ -145,6 +145,7 @@ pub(crate) mod tests {
     #[derive(Default)]
     pub(crate) struct TestNeighbours {
         pub(crate) wait: Mutex<Duration>,
+        pub(crate) recorded: AtomicU64,
         pub(crate) unreachable: AtomicBool,
         pub(crate) begun: AtomicUsize,
         pub(crate) ended: Mutex<Vec<bool>>,
@@ -154,12 +155,12 @@ pub(crate) mod tests {
     }
 
     impl Neighbours for TestNeighbours {
-        async fn begin_unlock(&self, _: &ProfileName) -> Result<Duration, Unreachable> {
+        async fn begin_unlock(&self, _: &ProfileName) -> Result<(Duration, u64), Unreachable> {
             if self.unreachable.load(Ordering::SeqCst) {
                 return Err(Unreachable);
             }
             self.begun.fetch_add(1, Ordering::SeqCst);
-            Ok(*self.wait.lock().unwrap())
+            Ok((*self.wait.lock().unwrap(), self.recorded.load(Ordering::SeqCst)))
         }
         async fn end_unlock(&self, _: &ProfileName, right: bool) {
             self.ended.lock().unwrap().push(right);

@@ -39,7 +39,11 @@ impl<N: Neighbours> SecretsDaemon<N> {
             self.opened(profile, open.map_err(|error| failed(profile, error))?);
             Ok(())
         };
-        conclude(&self.neighbours, About::of(Action::Init, Some(profile), sender), result.await)
+        conclude(
+            &self.neighbours,
+            About::of(Action::Init, Some(profile), sender).changing(&self.vaults),
+            result.await,
+        )
     }
 
     /// Unlocks a profile.
@@ -63,8 +67,8 @@ impl<N: Neighbours> SecretsDaemon<N> {
                 return self.as_it_was_left(profile, Unlocked::Already);
             }
             let (folder, cost) = (self.vaults.folder(profile), self.kdf_cost);
-            let tried = self.try_factor(profile, deadline, Proves::All, move || {
-                let open = folder.unlock(&proofs)?;
+            let tried = self.try_factor(profile, deadline, Proves::All, move |recorded| {
+                let open = folder.unlock_at_least(&proofs, recorded)?;
                 let raised = folder.raise_cost(&open, &proofs, cost);
                 Ok((open, raised))
             });
@@ -79,7 +83,11 @@ impl<N: Neighbours> SecretsDaemon<N> {
             self.opened(profile, open);
             self.as_it_was_left(profile, Unlocked::Now)
         };
-        conclude(&self.neighbours, About::of(Action::Unlock, Some(profile), sender), result.await)
+        conclude(
+            &self.neighbours,
+            About::of(Action::Unlock, Some(profile), sender).changing(&self.vaults),
+            result.await,
+        )
     }
 
     /// The answer for an unlocked profile, unless its vault is not the one that was written last: that is told each time
@@ -105,7 +113,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         };
         conclude(
             &self.neighbours,
-            About::of(Action::AcceptRollback, Some(&call.profile), sender),
+            About::of(Action::AcceptRollback, Some(&call.profile), sender).changing(&self.vaults),
             result.await,
         )
     }
@@ -123,7 +131,11 @@ impl<N: Neighbours> SecretsDaemon<N> {
                 locked.push(profile.clone());
             }
             // Locked it is, whether that can be recorded or not.
-            let _ = conclude(&self.neighbours, About::of(Action::Lock, Some(&profile), sender), Ok(()));
+            let _ = conclude(
+                &self.neighbours,
+                About::of(Action::Lock, Some(&profile), sender).changing(&self.vaults),
+                Ok(()),
+            );
         }
         Ok(locked)
     }
@@ -460,5 +472,22 @@ mod tests {
         let world = rolled_back_world().await;
         let accept = AcceptRollback { profile: profile("work") };
         assert_eq!(world.daemon.accept_rollback(&accept, &cli()).await, Err(SecretsDenial::Locked));
+    }
+
+    #[tokio::test]
+    async fn a_vault_put_back_with_its_anchor_is_noticed_by_what_the_audit_log_knows() {
+        let world = World::with_vault().await;
+        world.set("a", b"x").await.unwrap();
+        lock(&world, None).await.unwrap();
+        let entries = std::mem::take(&mut *world.daemon.neighbours.entries.lock().unwrap());
+        let generations: Vec<_> = entries.iter().map(|entry| (entry.operation, entry.generation)).collect();
+        assert_eq!(generations, [(Operation::Set, Some(1)), (Operation::Lock, Some(1))]);
+        world.daemon.neighbours.recorded.store(7, Ordering::SeqCst);
+        let told = world.unlock("work", b"right").await;
+        assert!(matches!(told, Err(SecretsDenial::RolledBack { .. })), "{told:?}");
+        let accept = AcceptRollback { profile: profile("work") };
+        assert_eq!(world.daemon.accept_rollback(&accept, &cli()).await, Ok(true));
+        lock(&world, None).await.unwrap();
+        assert_eq!(world.unlock("work", b"right").await, Ok(Unlocked::Now), "it is above 7 now");
     }
 }

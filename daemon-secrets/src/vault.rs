@@ -43,8 +43,16 @@ struct Unlocked {
 
 struct Slot {
     profile: Profile,
+    /// How many changes the vault had seen when it was locked.
+    last_generation: Option<u64>,
     /// Whose turn it is to make, unlock or change the vault: one at a time, so that passwords are tried one by one.
     turn: Arc<FairMutex<()>>,
+}
+
+impl Slot {
+    fn locked() -> Self {
+        Self { profile: Profile::Locked, last_generation: None, turn: Arc::default() }
+    }
 }
 
 /// An open vault, for the length of one operation.
@@ -142,9 +150,7 @@ impl Vaults {
     /// The turn to make, unlock or change a profile's vault.
     pub(crate) fn turn(&self, profile: &ProfileName) -> Arc<FairMutex<()>> {
         let mut slots = self.slots();
-        let slot = slots
-            .entry(profile.clone())
-            .or_insert_with(|| Slot { profile: Profile::Locked, turn: Arc::default() });
+        let slot = slots.entry(profile.clone()).or_insert_with(Slot::locked);
         Arc::clone(&slot.turn)
     }
 
@@ -157,6 +163,16 @@ impl Vaults {
                 _in_use: Arc::clone(&unlocked.in_use).try_read_owned().ok()?,
             }),
             Profile::Locked => None,
+        }
+    }
+
+    /// How many changes a profile's vault has seen, where it is or was unlocked here.
+    pub(crate) fn generation(&self, profile: &ProfileName) -> Option<u64> {
+        let slots = self.slots();
+        let slot = slots.get(profile)?;
+        match &slot.profile {
+            Profile::Unlocked(unlocked) => Some(unlocked.secrets.store().generation()),
+            Profile::Locked => slot.last_generation,
         }
     }
 
@@ -180,9 +196,7 @@ impl Vaults {
             since_unix_ms: unix_ms_now(),
         };
         let mut slots = self.slots();
-        let slot = slots
-            .entry(profile.clone())
-            .or_insert_with(|| Slot { profile: Profile::Locked, turn: Arc::default() });
+        let slot = slots.entry(profile.clone()).or_insert_with(Slot::locked);
         slot.profile = Profile::Unlocked(unlocked);
     }
 
@@ -192,7 +206,11 @@ impl Vaults {
             self.slots().get_mut(profile).map(|slot| std::mem::replace(&mut slot.profile, Profile::Locked));
         match before {
             Some(Profile::Unlocked(unlocked)) => {
+                let store = unlocked.secrets.store().clone();
                 unlocked.end(profile).await;
+                if let Some(slot) = self.slots().get_mut(profile) {
+                    slot.last_generation = Some(store.generation());
+                }
                 true
             }
             Some(Profile::Locked) | None => false,

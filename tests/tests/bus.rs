@@ -173,6 +173,7 @@ fn a_sender_is_what_the_bus_says_and_not_what_it_says_itself() {
         subject: Some("invented".to_owned()),
         requester: Requester::from(&claim),
         outcome: Outcome::Done,
+        generation: None,
     };
     let requests = [
         ProfileRequest::Record(Record { origin: 1, first: 0, entries: vec![entry] }),

@@ -80,6 +80,26 @@ fn an_older_vault_is_told_and_read_only_until_it_is_accepted() {
 }
 
 #[test]
+fn a_vault_put_back_with_its_anchor_is_told_by_who_kept_the_log() {
+    let system = System::boot(Spec::ready().secret("key", "old"));
+    system.pds(["lock"]).run().done();
+    let files: Files =
+        [vault(&system), system.paths().anchors()].iter().flat_map(|folder| copy(folder)).collect();
+    system.pds(["unlock"]).password().run().done();
+    set(&system, "new");
+    system.pds(["lock"]).run().done();
+    tests::system::wait_for("the log has the lock", || {
+        (operations(&system).iter().filter(|entry| *entry == "lock done").count() == 2).then_some(())
+    });
+    put_back(&files);
+    system.pds(["unlock"]).password().run().exits(9).says("--accept-rollback");
+    system.pds(["get", "key"]).run().done().prints("old");
+    system.pds(["unlock", "--accept-rollback"]).run().done();
+    system.pds(["lock"]).run().done();
+    system.pds(["unlock"]).password().run().done();
+}
+
+#[test]
 fn one_command_unlocks_and_accepts() {
     let system = rolled_back();
     system.pds(["unlock", "--accept-rollback"]).password().run().done().says("counts as it is");

@@ -18,6 +18,8 @@ pub struct BeginUnlock {
 pub struct UnlockDelay {
     /// Milliseconds to wait; 0 after no wrong attempt.
     pub wait_ms: u64,
+    /// How many changes the profile's vault is known to have seen; 0 where nothing is known.
+    pub generation: u64,
 }
 
 /// Says how an attempt ended. Only `daemon-secrets` may say it.
@@ -141,6 +143,8 @@ pub struct SecretOperationAudit {
     pub requester: Requester,
     /// How it ended.
     pub outcome: Outcome,
+    /// How many changes the vault had seen then, where that is worth remembering.
+    pub generation: Option<u64>,
 }
 
 /// Adds entries to the audit log; answered when they have been written. Only the daemons that guard something may.

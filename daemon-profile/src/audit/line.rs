@@ -124,6 +124,8 @@ struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text::cut_option")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     torn: Option<&'a Torn>,
     recorder: Recorder,
 }
@@ -202,6 +204,7 @@ fn event_fields<'a>(
         outcome,
         gate,
         reason,
+        generation: event.generation,
         torn: None,
         recorder: recorder.clone(),
     }
@@ -225,6 +228,7 @@ fn torn_fields(sequence: u64, previous: Link, unix_ms: u64, torn: &Torn) -> Fiel
         outcome: "failed",
         gate: None,
         reason: Some("the line before this one was not written to its end"),
+        generation: None,
         torn: Some(torn),
         recorder: Recorder::own(),
     }
@@ -271,6 +275,7 @@ pub(crate) mod samples {
                 unit: None,
             },
             outcome: Outcome::Done,
+            generation: None,
         }
     }
 
@@ -316,12 +321,13 @@ mod tests {
     fn a_line_holds_all_fields_in_their_order() {
         let mut event = samples::event("api-key");
         event.outcome = Outcome::Denied { gate: Gate::RateLimit, reason: "too many requests".to_owned() };
+        event.generation = Some(12);
         let expected = format!(
             concat!(
                 r#"{{"sequence":9,"previous":"{}","time":"2025-11-22T03:16:01.007Z","operation":"get","#,
                 r#""profile":"default","subject":"api-key","requester":{{"name":"cli","uid":1000,"pid":4711,"#,
                 r#""executable":"/usr/bin/pds","unit":null}},"outcome":"denied","gate":"rate-limit","#,
-                r#""reason":"too many requests","recorder":{{"by":"daemon-secrets","#,
+                r#""reason":"too many requests","generation":12,"recorder":{{"by":"daemon-secrets","#,
                 r#""origin":"0000000000000007","number":3}}}}"#
             ),
             Link::GENESIS.to_hex()
