@@ -10,13 +10,14 @@ mod copy;
 mod entries;
 mod freshness;
 mod history;
+mod rows;
 mod schema;
 #[cfg(test)]
 mod testing;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use core_crypto::{SecureBytes, key_schedule, private_fs};
 use core_types::limits::OLD_VERSIONS_DEFAULT;
@@ -37,6 +38,7 @@ use crate::store::{Fetch, Fetched, SecretsStore, StoreError};
 
 pub use self::entries::{Attributes, Entry, Page};
 pub use self::history::VersionEntry;
+pub(crate) use self::rows::{Place, StoredRow, Tally};
 
 /// A vault's secrets in an SQLCipher database. Clones are the same store.
 #[derive(Debug, Clone)]
@@ -59,6 +61,8 @@ struct Inner {
     generation: AtomicU64,
     /// Why it may only be read, where that is so.
     rollback: Mutex<Option<Rollback>>,
+    /// Whether it is being copied, so that it may only be read.
+    frozen: AtomicBool,
 }
 
 impl Inner {
@@ -67,6 +71,10 @@ impl Inner {
     fn now_unix_ms(&self) -> i64 {
         let now = clock_unix_ms();
         self.latest_time.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
+    fn lock_open(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rollback(&self) -> Option<Rollback> {
@@ -131,6 +139,7 @@ impl SqlCipherStore {
                 latest_time: AtomicI64::new(0),
                 generation: AtomicU64::new(0),
                 rollback: Mutex::default(),
+                frozen: AtomicBool::new(false),
             }),
         }
     }

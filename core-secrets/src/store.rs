@@ -112,6 +112,9 @@ pub enum StoreError {
     /// The vault is not the one that was written last, so it may only be read.
     #[error("the vault may only be read until its rollback is accepted")]
     ReadOnly,
+    /// The vault is getting new keys, so it may only be read.
+    #[error("the vault is getting new keys, and may only be read until it has them")]
+    Rekeying,
     /// The change was made, but the anchor does not know of it.
     #[error("the change was stored, but a rollback to before it would not be noticed: {0}")]
     Anchor(crate::anchor::AnchorError),

@@ -1,5 +1,7 @@
 //! A vault on disk: one folder with the header, the database, and the lock that keeps other processes out.
 
+mod rekey;
+
 use std::path::{Path, PathBuf};
 
 use core_crypto::kdf::Argon2Params;
@@ -13,6 +15,8 @@ use crate::freshness::{Anchored, Mark, Reading, Rollback, judge};
 use crate::header::{Changed, HeaderError, Proof, VaultHeader};
 use crate::sqlcipher::SqlCipherStore;
 use crate::store::{Damage, StoreError};
+
+pub use self::rekey::{NewKeys, Progress, remove_unfinished};
 
 const HEADER: &str = "header.json";
 const DATABASE: &str = "vault.db";
@@ -40,6 +44,12 @@ pub enum VaultError {
     /// The vault is not the one that was written last, so nothing of it is changed.
     #[error("{0}")]
     RolledBack(Rollback),
+    /// It was asked for to end before it was done.
+    #[error("it was ended before it was done; nothing was changed")]
+    Cancelled,
+    /// What was read back is not what was to be copied.
+    #[error("the copy with the new keys is not what it is a copy of; nothing was changed")]
+    NotTheSame,
     /// The anchor.
     #[error(transparent)]
     Anchor(#[from] AnchorError),
@@ -63,6 +73,8 @@ impl VaultError {
             | Self::Exists
             | Self::InUse
             | Self::RolledBack(_)
+            | Self::Cancelled
+            | Self::NotTheSame
             | Self::Store(_)
             | Self::Anchor(_)
             | Self::Files(_) => false,

@@ -1,5 +1,7 @@
 //! A write transaction over the rows: the only way any of them is changed.
 
+use std::sync::atomic::Ordering;
+
 use core_crypto::SecureBytes;
 use core_crypto::aead::TAG_BYTES;
 use core_crypto::multiset_hash::MultisetHash;
@@ -45,6 +47,9 @@ impl<'a> Change<'a> {
     ) -> Result<Self, StoreError> {
         if inner.rollback().is_some() {
             return Err(StoreError::ReadOnly);
+        }
+        if inner.frozen.load(Ordering::SeqCst) {
+            return Err(StoreError::Rekeying);
         }
         Self::begin_anyhow(inner, open, action)
     }

@@ -50,6 +50,15 @@ impl Vault {
     }
 }
 
+impl SqlCipherStore {
+    /// Exchanges a secret's value for another below the second layer, with the digest as it should be.
+    pub(crate) fn damage_value(&self, name: &str) {
+        let open = self.inner.open.lock().unwrap();
+        let sql = "UPDATE secrets SET value = zeroblob(length(value)) WHERE name = ?1";
+        open.as_ref().unwrap().connection.execute(sql, [name]).unwrap();
+    }
+}
+
 pub(super) fn profile(name: &str) -> ProfileName {
     ProfileName::parse(name).unwrap()
 }
