@@ -163,6 +163,8 @@ pub(crate) enum Command {
     Run(RunOptions),
     /// Change the password of a profile
     Passwd(PasswdOptions),
+    /// Give a vault new keys, with all that is in it
+    Rekey(ProofOptions),
     /// The ways to unlock a profile
     #[command(subcommand)]
     Factor(FactorCommand),

@@ -148,6 +148,8 @@ pub(crate) enum Failure {
     NoPassword,
     #[error("the profile has no recovery code")]
     NoRecoveryCode,
+    #[error("the vault has the keys that it had")]
+    NotRekeyed,
     #[error("the words would go into a pipe or a file, and not onto a terminal")]
     WordsWouldBeKept,
     #[error("it is damaged at entry {sequence}: {reason}")]
@@ -230,6 +232,7 @@ impl Failure {
             | Self::Output(_)
             | Self::NotConfirmed
             | Self::File { .. }
+            | Self::NotRekeyed
             | Self::Agent(_)
             | Self::Entropy(_)
             | Self::Log { .. }
@@ -290,6 +293,7 @@ impl Failure {
             Self::SeveralPasswords => Some("choose one with --factor ID: see `pds factor list`".to_owned()),
             Self::NoPassword => Some("`pds factor add password` adds one".to_owned()),
             Self::NoRecoveryCode => Some("`pds recovery new` makes one".to_owned()),
+            Self::NotRekeyed => Some("`pds audit tail` and `pds daemon logs` say why".to_owned()),
             Self::WordsWouldBeKept => Some("say --yes if that is what you want".to_owned()),
             Self::Hardening(_) => Some("see whether a sandbox around pds forbids prctl(2)".to_owned()),
             Self::Paths(_) => Some("set the variable to a folder that only you can reach".to_owned()),
@@ -378,6 +382,7 @@ fn secrets_exit(denial: &SecretsDenial) -> Exit {
         SecretsDenial::ValueTooLarge { .. }
         | SecretsDenial::BatchTooLarge { .. }
         | SecretsDenial::LastFactor
+        | SecretsDenial::Rekeying(_)
         | SecretsDenial::PolicyImpossible { .. }
         | SecretsDenial::TooManyFactors
         | SecretsDenial::StorageFull
@@ -427,6 +432,7 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
         | SecretsDenial::NotAPassword(_) => {
             format!("`pds factor list{}` shows the ways to unlock", option(profile))
         }
+        SecretsDenial::Rekeying(_) => "try again when `pds rekey` is done".to_owned(),
         SecretsDenial::LastFactor => {
             format!("add another first: `pds factor add{}`", option(profile))
         }
@@ -556,6 +562,7 @@ fn what_failed(command: &Command) -> String {
             format!("cannot run '{}'", shown(&program.unwrap_or_default()))
         }
         Command::Passwd(_) => "cannot change the password".to_owned(),
+        Command::Rekey(_) => "cannot exchange the keys".to_owned(),
         Command::Factor(FactorCommand::List) => "cannot list the ways to unlock".to_owned(),
         Command::Factor(FactorCommand::Add(_)) => "cannot add a way to unlock".to_owned(),
         Command::Factor(FactorCommand::Remove { .. }) => "cannot remove the way to unlock".to_owned(),
@@ -699,6 +706,7 @@ mod tests {
             (D::NotEnoughFactors { given: 1, needed: 2, of: 3 }, Exit::WrongFactor),
             (D::NoSuchFactor(7), Exit::NotFound),
             (D::LastFactor, Exit::Failed),
+            (D::Rekeying(profile()), Exit::Failed),
             (D::PolicyImpossible { policy: FactorPolicy::All, factors: 1 }, Exit::Failed),
             (D::TooManyFactors, Exit::Failed),
             (D::FactorExists(2), Exit::Exists),

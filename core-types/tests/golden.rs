@@ -15,8 +15,8 @@ use core_types::protocol::profile::{
 use core_types::protocol::secrets::{
     AcceptRollback, AddFactor, AgentKey, ChangePassword, CheckRecovery, Delete, FactorEntry, FactorKind,
     FactorLabel, FactorPolicy, FactorProof, FactorSheet, Factors, Gate, Get, GetBatch, History, Init, List,
-    Lock, Move, NewFactor, Profiles, Purge, RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection,
-    Set, SetPolicy, Unlock, UnsupportedKey, VersionEntry,
+    Lock, Move, NewFactor, Profiles, Purge, Rekey, RekeyProgress, RekeyState, RemoveFactor, Restore,
+    SecretsDenial, SecretsRequest, Selection, Set, SetPolicy, Unlock, UnsupportedKey, VersionEntry,
 };
 use core_types::protocol::secrets::{
     Backup, BackupSheet, InspectBackup, MemoryProtection, Protection, ProtectionLevel, RestoreBackup,
@@ -127,6 +127,8 @@ fn factor_requests() -> Vec<(&'static str, SecretsRequest)> {
             }
             .into(),
         ),
+        ("secrets.rekey", Rekey { profile: profile.clone(), present: vec![proof(1)] }.into()),
+        ("secrets.rekey-progress", RekeyProgress { profile: profile.clone() }.into()),
         ("secrets.check-recovery", CheckRecovery { profile: profile.clone(), code: secret() }.into()),
     ]
 }
@@ -225,7 +227,9 @@ fn secrets() -> Vec<String> {
         note: None,
     };
     let requests = entries.map(|(name, request)| line(name, &request));
-    let requests = requests.chain([line("reply.factors", &sheet)]);
+    let running = RekeyState::Running { done: 3, total: 300 };
+    let replies = [line("reply.factors", &sheet), line("reply.rekey-running", &running)];
+    let requests = requests.chain(replies);
     let denials = denials.iter().map(|(name, denial)| line(name, denial));
     requests.chain(denials).chain([line("secrets.version-entry", &version)]).collect()
 }

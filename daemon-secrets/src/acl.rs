@@ -17,6 +17,8 @@ pub(crate) enum Action {
     RemoveFactor,
     SetPolicy,
     CheckRecovery,
+    Rekey,
+    RekeyProgress,
     Get,
     GetBatch,
     Set,
@@ -51,6 +53,7 @@ impl Action {
             Self::RemoveFactor => Some(Operation::RemoveFactor),
             Self::SetPolicy => Some(Operation::SetPolicy),
             Self::CheckRecovery => Some(Operation::CheckRecovery),
+            Self::Rekey => Some(Operation::Rekey),
             Self::History => Some(Operation::History),
             Self::Restore => Some(Operation::Restore),
             Self::Purge => Some(Operation::Purge),
@@ -58,7 +61,9 @@ impl Action {
             Self::AcceptRollback => Some(Operation::AcceptRollback),
             #[cfg(feature = "ipc-field-encryption")]
             Self::FieldKey => Some(Operation::FieldKey),
-            Self::Profiles | Self::Factors | Self::Protection | Self::InspectBackup => None,
+            Self::Profiles | Self::Factors | Self::RekeyProgress | Self::Protection | Self::InspectBackup => {
+                None
+            }
             Self::Backup => Some(Operation::Backup),
             Self::RestoreBackup => Some(Operation::RestoreBackup),
         }
@@ -174,6 +179,8 @@ pub(crate) mod tests {
             RemoveFactor,
             SetPolicy,
             CheckRecovery,
+            Rekey,
+            RekeyProgress,
             Get,
             GetBatch,
             Set,

@@ -77,6 +77,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
     }
 }
 
+/// Runs what blocks on a thread that may.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
 ) -> Result<T, VaultError> {

@@ -534,6 +534,27 @@ mod tests {
         );
     }
 
+    /// Else whoever opens many connections would have each attempt wait only as long as the first.
+    #[tokio::test]
+    async fn attempts_of_every_kind_at_once_are_made_one_by_one() {
+        let world = three(FactorPolicy::Any).await;
+        lock(&world).await;
+        let wrong = |factor: u32| {
+            let secret = if factor == 3 { wire(&[2; 32]) } else { wire(&[2; 64]) };
+            vec![FactorProof { factor, secret }]
+        };
+        let (a, b, c, d, e) = tokio::join!(
+            unlock(&world, wrong(1)),
+            unlock(&world, wrong(2)),
+            unlock(&world, wrong(3)),
+            check(&world, &[2; 32]),
+            change(&world, wrong(1), b"new"),
+        );
+        assert!(a.is_err() && b.is_err() && c.is_err() && d == Ok(false) && e.is_err());
+        assert_eq!(ended(&world), [false; 5]);
+        assert_eq!(world.daemon.neighbours.most_under_way.load(Ordering::SeqCst), 1);
+    }
+
     /// The daemons are two, so one of them may end in the middle: what was begun stays begun.
     #[tokio::test]
     async fn a_change_that_daemon_profile_does_not_count_is_not_tried() {

@@ -14,6 +14,7 @@ mod proofs;
 mod protection;
 mod rate_limit;
 mod record;
+mod rekey;
 mod selection;
 mod service;
 mod settings;

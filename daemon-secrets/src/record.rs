@@ -127,6 +127,7 @@ fn kind(denial: &SecretsDenial) -> &'static str {
         SecretsDenial::FactorExists(_) => "factor exists",
         SecretsDenial::UnsupportedKey(_) => "unsupported key",
         SecretsDenial::NotAPassword(_) => "not a password",
+        SecretsDenial::Rekeying(_) => "re-keying",
         SecretsDenial::ProfileExists(_) => "profile exists",
         SecretsDenial::RolledBack { .. } => "rolled back",
         SecretsDenial::ReadOnly(_) => "read only",

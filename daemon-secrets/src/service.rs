@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use core_crypto::kdf::Argon2Params;
 use core_daemon::{Answer, Caller, Context, Serve, StartError, answer};
+use core_secrets::vault::remove_unfinished;
 use core_types::config::{Config, UnlockCost};
 use core_types::paths::Paths;
 use core_types::protocol::secrets::{SecretsRequest, SecretsService};
@@ -41,6 +42,10 @@ impl SecretsDaemon<OverTheBus> {
             cache_ttl(std::env::args_os().skip(1), std::env::var_os(TTL_VARIABLE), context.config.cache_ttl);
         let ttl = ttl.map_err(|error| StartError::Service(error.to_string()))?;
         prepare_folder(&context.paths.vaults())?;
+        // Only now: no other daemon of this user runs.
+        if let Err(error) = remove_unfinished(&context.paths.vaults()) {
+            tracing::error!(%error, "what was left of unfinished vaults could not be removed");
+        }
         let timer = BootTimer::new()
             .map_err(|error| StartError::Service(format!("there is no timer to wipe by: {error}")))?;
         let neighbours = OverTheBus { bus: context.bus, audit: context.audit };
@@ -89,6 +94,8 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::CheckRecovery(call) => {
                 answer(&call, self.check_recovery(&call, sender, deadline).await)
             }
+            SecretsRequest::Rekey(call) => answer(&call, self.rekey(&call, sender, deadline).await),
+            SecretsRequest::RekeyProgress(call) => answer(&call, self.rekey_progress(&call, sender).await),
             SecretsRequest::Get(call) => answer(&call, self.get(&call, sender).await),
             SecretsRequest::GetBatch(call) => answer(&call, self.get_batch(&call, sender).await),
             SecretsRequest::Set(call) => answer(&call, self.set(&call, sender).await),
@@ -115,6 +122,7 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
     }
 
     async fn stop(&self) {
+        self.vaults.cancel_rekeys();
         for profile in self.vaults.unlocked() {
             self.lock_one(&profile).await;
         }
@@ -148,6 +156,8 @@ pub(crate) mod tests {
         pub(crate) recorded: AtomicU64,
         pub(crate) unreachable: AtomicBool,
         pub(crate) begun: AtomicUsize,
+        pub(crate) under_way: AtomicUsize,
+        pub(crate) most_under_way: AtomicUsize,
         pub(crate) ended: Mutex<Vec<bool>>,
         pub(crate) queue_full: AtomicBool,
         pub(crate) entries: Mutex<Vec<SecretOperationAudit>>,
@@ -160,9 +170,12 @@ pub(crate) mod tests {
                 return Err(Unreachable);
             }
             self.begun.fetch_add(1, Ordering::SeqCst);
+            let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
             Ok((*self.wait.lock().unwrap(), self.recorded.load(Ordering::SeqCst)))
         }
         async fn end_unlock(&self, _: &ProfileName, right: bool) {
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
             self.ended.lock().unwrap().push(right);
         }
         fn record(&self, entry: SecretOperationAudit) -> Result<(), QueueFull> {

@@ -11,13 +11,13 @@ use core_secrets::header::HeaderError;
 use core_secrets::jit::JitDelivery;
 use core_secrets::sqlcipher::{Attributes, Page, SqlCipherStore, VersionEntry};
 use core_secrets::store::{SecretsStore, StoreError};
-use core_secrets::vault::{OpenVault, VaultError, VaultFolder, VaultLock};
+use core_secrets::vault::{OpenVault, Progress, VaultError, VaultFolder, VaultLock};
 use core_types::config::Config;
 use core_types::limits::LIST_PAGE_MAX;
 use core_types::name::{ProfileName, SecretName};
 use core_types::paths::Paths;
 use core_types::pattern::Pattern;
-use core_types::protocol::secrets::{FactorPolicy, ProfileEntry, ProfileState, SecretsDenial};
+use core_types::protocol::secrets::{FactorPolicy, ProfileEntry, ProfileState, RekeyState, SecretsDenial};
 use tokio::sync::{Mutex as FairMutex, Notify, OwnedRwLockReadGuard, RwLock};
 
 use crate::acl::Action;
@@ -47,11 +47,21 @@ struct Slot {
     last_generation: Option<u64>,
     /// Whose turn it is to make, unlock or change the vault: one at a time, so that passwords are tried one by one.
     turn: Arc<FairMutex<()>>,
+    /// The exchange of the vault's keys that is under way.
+    rekeying: Option<Arc<Progress>>,
+    /// Whether the last one was done.
+    rekeyed: Option<bool>,
 }
 
 impl Slot {
     fn locked() -> Self {
-        Self { profile: Profile::Locked, last_generation: None, turn: Arc::default() }
+        Self {
+            profile: Profile::Locked,
+            last_generation: None,
+            turn: Arc::default(),
+            rekeying: None,
+            rekeyed: None,
+        }
     }
 }
 
@@ -65,6 +75,7 @@ struct Session {
 pub(crate) struct Held {
     pub(crate) master_key: SecureBytes,
     pub(crate) lock: Arc<VaultLock>,
+    pub(crate) store: SqlCipherStore,
     _in_use: OwnedRwLockReadGuard<()>,
 }
 
@@ -160,6 +171,7 @@ impl Vaults {
             Profile::Unlocked(ref unlocked) => Some(Held {
                 master_key: unlocked.master_key.clone(),
                 lock: Arc::clone(&unlocked.folder_lock),
+                store: unlocked.secrets.store().clone(),
                 _in_use: Arc::clone(&unlocked.in_use).try_read_owned().ok()?,
             }),
             Profile::Locked => None,
@@ -186,31 +198,100 @@ impl Vaults {
 
     /// Takes over a vault that was just opened: its profile is unlocked from now on.
     pub(crate) fn install(&self, profile: &ProfileName, open: OpenVault) {
-        let OpenVault { master_key, store, lock } = open;
-        store.keep_old_versions(self.old_versions);
-        let unlocked = Unlocked {
-            secrets: Arc::new(JitDelivery::new(store, self.ttl).telling(Arc::clone(&self.next_to_expire))),
-            in_use: Arc::default(),
-            master_key,
-            folder_lock: Arc::new(lock),
-            since_unix_ms: unix_ms_now(),
-        };
+        let unlocked = self.taken_over(open, unix_ms_now());
         let mut slots = self.slots();
         let slot = slots.entry(profile.clone()).or_insert_with(Slot::locked);
         slot.profile = Profile::Unlocked(unlocked);
     }
 
+    fn taken_over(&self, open: OpenVault, since_unix_ms: u64) -> Unlocked {
+        let OpenVault { master_key, store, lock } = open;
+        store.keep_old_versions(self.old_versions);
+        Unlocked {
+            secrets: Arc::new(JitDelivery::new(store, self.ttl).telling(Arc::clone(&self.next_to_expire))),
+            in_use: Arc::default(),
+            master_key,
+            folder_lock: Arc::new(lock),
+            since_unix_ms,
+        }
+    }
+
+    /// Puts a vault with new keys in the place of the one that is held, which nobody notices who reads; unless the
+    /// profile is being locked, and then it is closed.
+    pub(crate) async fn exchange(&self, profile: &ProfileName, open: OpenVault, held: Held) {
+        let fresh = self.taken_over(open, self.since_unix_ms(profile).unwrap_or_else(unix_ms_now));
+        let ended = match self.slots().get_mut(profile).map(|slot| &mut slot.profile) {
+            Some(Profile::Unlocked(unlocked)) => Ok(std::mem::replace(unlocked, fresh)),
+            Some(Profile::Locked) | None => Err(fresh),
+        };
+        match ended {
+            Ok(before) => {
+                drop(held);
+                before.end(profile).await;
+            }
+            Err(fresh) => {
+                fresh.end(profile).await;
+                drop(held);
+            }
+        }
+    }
+
+    /// Takes note that the exchange of a vault's keys begins.
+    pub(crate) fn begin_rekey(&self, profile: &ProfileName) -> Arc<Progress> {
+        let progress = Arc::<Progress>::default();
+        let mut slots = self.slots();
+        let slot = slots.entry(profile.clone()).or_insert_with(Slot::locked);
+        slot.rekeying = Some(Arc::clone(&progress));
+        progress
+    }
+
+    /// Takes note of how the exchange of a vault's keys ended.
+    pub(crate) fn end_rekey(&self, profile: &ProfileName, done: bool) {
+        if let Some(slot) = self.slots().get_mut(profile) {
+            slot.rekeying = None;
+            slot.rekeyed = Some(done);
+        }
+    }
+
+    /// Takes note of how many changes a vault has seen that is not open.
+    pub(crate) fn note_generation(&self, profile: &ProfileName, generation: u64) {
+        if let Some(slot) = self.slots().get_mut(profile) {
+            slot.last_generation = Some(generation);
+        }
+    }
+
+    /// How far the exchange of a vault's keys is.
+    pub(crate) fn rekey_state(&self, profile: &ProfileName) -> RekeyState {
+        match self.slots().get(profile) {
+            Some(Slot { rekeying: Some(progress), .. }) => {
+                let (done, total) = progress.get();
+                RekeyState::Running { done, total }
+            }
+            Some(Slot { rekeyed: Some(true), .. }) => RekeyState::Done,
+            Some(Slot { rekeyed: Some(false), .. }) => RekeyState::Failed,
+            _ => RekeyState::Idle,
+        }
+    }
+
+    /// Asks for the end of every exchange of keys that is under way.
+    pub(crate) fn cancel_rekeys(&self) {
+        self.slots()
+            .values()
+            .filter_map(|slot| slot.rekeying.as_ref())
+            .for_each(|progress| progress.cancel());
+    }
+
     /// Locks a profile; `false` if it was locked. When it returns, no key and no value of it is in memory.
     pub(crate) async fn lock(&self, profile: &ProfileName) -> bool {
-        let before =
-            self.slots().get_mut(profile).map(|slot| std::mem::replace(&mut slot.profile, Profile::Locked));
+        let before = self.slots().get_mut(profile).map(|slot| {
+            slot.rekeying.iter().for_each(|progress| progress.cancel());
+            std::mem::replace(&mut slot.profile, Profile::Locked)
+        });
         match before {
             Some(Profile::Unlocked(unlocked)) => {
                 let store = unlocked.secrets.store().clone();
                 unlocked.end(profile).await;
-                if let Some(slot) = self.slots().get_mut(profile) {
-                    slot.last_generation = Some(store.generation());
-                }
+                self.note_generation(profile, store.generation());
                 true
             }
             Some(Profile::Locked) | None => false,
@@ -449,6 +530,7 @@ fn denial_of(profile: &ProfileName, error: StoreError) -> SecretsDenial {
             SecretsDenial::Expired { name: name.into(), since_unix_ms }
         }
         StoreError::ReadOnly => SecretsDenial::ReadOnly(profile.clone()),
+        StoreError::Rekeying => SecretsDenial::Rekeying(profile.clone()),
         StoreError::NotRemoved(name) => SecretsDenial::NotRemoved(name.into()),
         StoreError::Exists { name, removed } => SecretsDenial::SecretExists { name: name.into(), removed },
         StoreError::Damaged(_) | StoreError::WrongKey => SecretsDenial::Damaged(error.to_string()),

@@ -2,10 +2,14 @@
 // Functions beside the tests report by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use core_types::protocol::secrets::Unlock;
+use std::time::{Duration, Instant};
+
+use core_ipc::CallOptions;
+use core_types::WireSecret;
+use core_types::protocol::secrets::{FactorProof, Unlock};
 use tests::ssh::SshAgent;
 use tests::terminal::Terminal;
-use tests::{Ended, Invocation, PASSWORD, Spec, System};
+use tests::{Ended, Invocation, PASSWORD, PATIENCE, Spec, System};
 
 fn ready() -> System {
     System::boot(Spec::ready().secret("key", "value"))
@@ -305,6 +309,43 @@ fn the_header_holds_no_secret_and_the_log_neither() {
 
 fn header(system: &System) -> std::path::PathBuf {
     system.paths().vault(&"default".parse().unwrap()).join("header.json")
+}
+
+/// The n-th wrong attempt waits n tenths of a second: whatever is tried, over however many connections, and after a
+/// restart of whoever counts and of whoever tries.
+#[test]
+fn wrong_attempts_of_every_kind_wait_over_connections_and_restarts_and_hold_up_nobody_else() {
+    const AT_ONCE: u32 = 10;
+    let system = System::boot(Spec::ready().secret("key", "value").profile("other").secret("x", "y"));
+    recovery_code(&system);
+    system.pds(["lock", "-p", "default"]).run().done();
+    let wrong = |number: u32| Unlock {
+        profile: "default".parse().unwrap(),
+        factors: vec![match number % 2 {
+            0 => FactorProof { factor: 1, secret: WireSecret::new(b"wrong".to_vec()) },
+            _ => FactorProof { factor: 2, secret: WireSecret::new(vec![1; 32]) },
+        }],
+    };
+    let options = || CallOptions { deadline: PATIENCE, descriptors: Vec::new() };
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for number in 0..AT_ONCE {
+            let (system, call) = (&system, wrong(number));
+            scope.spawn(move || system.client().call(&call, options()).unwrap_err());
+        }
+        system.pds(["get", "x", "-p", "other"]).run().done().prints("y");
+        assert!(begun.elapsed() < Duration::from_millis(4_500), "another profile was held up");
+    });
+    // 0 + 1 + ... + 9 tenths.
+    assert!(begun.elapsed() >= Duration::from_millis(4_500), "{:?}", begun.elapsed());
+    for daemon in ["daemon-profile", "daemon-secrets"] {
+        let old = system.kill(daemon);
+        system.wait_until_back(daemon, old);
+    }
+    let begun = Instant::now();
+    system.pds(["unlock"]).password().run().done();
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    is_unlocked(&system);
 }
 
 /// A machine that got faster, or a user who got more careful.

@@ -15,6 +15,7 @@ mod mv;
 mod passwd;
 mod profile;
 mod recovery;
+mod rekey;
 mod restore_backup;
 mod rm;
 pub(crate) mod run;
@@ -72,6 +73,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Purge { name, yes } => history::purge(session, name, *yes),
         Command::Run(options) => return launch(session, options),
         Command::Passwd(options) => passwd::run(session, options),
+        Command::Rekey(options) => rekey::run(session, options),
         Command::Factor(command) => factor::run(session, command),
         Command::Recovery(command) => recovery::run(session, command),
         Command::Profile(ProfileCommand::List) => profile::list(session),

@@ -75,6 +75,12 @@ impl SqlCipherStore {
         self.inner.frozen.store(frozen, Ordering::SeqCst);
     }
 
+    /// Whether nothing can be changed.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.inner.frozen.load(Ordering::SeqCst)
+    }
+
     /// How many rows there are. Blocks.
     ///
     /// # Errors

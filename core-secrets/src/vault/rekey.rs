@@ -14,7 +14,7 @@ use core_types::ProfileName;
 
 use super::{OpenVault, VaultError, VaultFolder, VaultLock};
 use crate::freshness::Anchored;
-use crate::header::{Changed, Proof, VaultHeader};
+use crate::header::{Changed, HeaderError, Proof, VaultHeader};
 use crate::sqlcipher::{Place, SqlCipherStore, StoredRow, Tally};
 
 /// The new master key of a vault, wrapped by its factors, and the one that it replaces.
@@ -24,6 +24,7 @@ pub struct NewKeys {
     header: VaultHeader,
     old: SecureBytes,
     new: SecureBytes,
+    recorded: u64,
 }
 
 /// How far the work is, and whether it shall go on.
@@ -53,23 +54,24 @@ impl Progress {
 }
 
 impl VaultFolder {
-    /// A new master key that all factors, which have to be presented, wrap; nothing is written. Takes as long as
-    /// Argon2 for each password.
+    /// A new master key that all factors, which have to be presented, wrap; nothing is written. The vault is known, from
+    /// elsewhere, to have seen `recorded` changes. Takes as long as Argon2 for each password, twice.
     ///
     /// # Errors
     /// A factor is missing or wrong, or the header is damaged.
-    pub fn new_keys(&self, proofs: &[Proof]) -> Result<NewKeys, VaultError> {
+    pub fn new_keys(&self, proofs: &[Proof], recorded: u64) -> Result<NewKeys, VaultError> {
         let before = self.header()?;
         let old = before.unlock(proofs)?;
         let Changed { header, result: new } = before.with_new_master_key(proofs)?;
-        Ok(NewKeys { before, header, old, new })
+        Ok(NewKeys { before, header, old, new, recorded })
     }
 
     /// Gives the vault these keys, and opens it with them. `open` is its store where the vault is open, which can be
     /// read meanwhile, but not be changed; if this succeeds it is not the vault's any more and has to be closed.
     ///
     /// # Errors
-    /// Nothing was changed, unless the vault could not be opened with its new keys.
+    /// Nothing was changed; or, if the store stays [frozen](SqlCipherStore::is_frozen), the vault in place is another
+    /// one than its, and could not be opened.
     pub fn rekey(
         &self,
         _held: &VaultLock,
@@ -99,7 +101,7 @@ impl VaultFolder {
     fn open_checked(&self, keys: &NewKeys) -> Result<SqlCipherStore, VaultError> {
         let vault_key = key_schedule::vault_key(&keys.old, self.profile.as_str());
         let store = SqlCipherStore::open(&self.database(), &self.profile, &vault_key)?;
-        self.check_freshness(&store, &keys.before, &keys.old, 0)?;
+        self.check_freshness(&store, &keys.before, &keys.old, keys.recorded)?;
         Ok(store)
     }
 
@@ -113,21 +115,34 @@ impl VaultFolder {
         if let Some(rollback) = store.rollback() {
             return Err(VaultError::RolledBack(rollback));
         }
-        let building = self.building();
-        private_fs::ensure_private_dir(&building.folder)?;
-        let lock = building.lock()?;
+        let (building, lock) = self.begin_building()?;
         store.freeze(true);
-        let replaced = building
-            .remove_leftovers()
-            .and_then(|()| building.fill(store, keys, progress))
-            .and_then(|anchored| Ok(self.anchor(&keys.old).announce(&keys.new, &anchored)?))
-            .and_then(|()| Ok(private_fs::exchange_dirs(&building.folder, &self.folder)?));
-        if replaced.is_err() {
+        let made = building
+            .fill(store, keys, progress)
+            .and_then(|anchored| Ok(self.anchor(&keys.old).announce(&keys.new, &anchored)?));
+        if let Err(error) = made {
             store.freeze(false);
+            building.remove();
+            return Err(error);
         }
-        // What stands there now is the vault that is not needed; what is left of it goes at the next start.
-        building.remove();
-        replaced.map(|()| lock)
+        match private_fs::exchange_dirs(&building.folder, &self.folder) {
+            Ok(()) => {
+                building.remove();
+                Ok(lock)
+            }
+            // They may have changed places all the same, and only not for good after a power cut. Then the old vault
+            // must stay where it is until the next start.
+            Err(error) => match self.header() {
+                Ok(now) if now == keys.header => Ok(lock),
+                Ok(_) => {
+                    store.freeze(false);
+                    building.remove();
+                    Err(error.into())
+                }
+                // Nobody can tell which of them is in place: the store stays as it is, for its owner to close.
+                Err(_) => Err(error.into()),
+            },
+        }
     }
 
     /// Makes the vault with the new keys in this folder, whole and on disk, and reads it back.
@@ -140,8 +155,6 @@ impl VaultFolder {
         // Each row is read, and read back.
         progress.total.store(2 * store.count_rows()?, Ordering::Relaxed);
         let vault_key = key_schedule::vault_key(&keys.new, self.profile.as_str());
-        let tally_key =
-            SecureBytes::random(key_schedule::KEY_BYTES).map_err(crate::header::HeaderError::from)?;
         let copy = SqlCipherStore::create(&self.database(), &self.profile, &vault_key)?;
         let filled = each_batch(store, |rows| {
             copy.adopt(rows)?;
@@ -151,13 +164,25 @@ impl VaultFolder {
         copy.close()?;
         filled?;
         keys.header.save(&self.header_path())?;
+        self.read_back(store, keys, progress)
+    }
 
+    /// Reads the vault in this folder from the disk and holds all that is in it against what it was made of; the state
+    /// that it is in.
+    fn read_back(
+        &self,
+        store: &SqlCipherStore,
+        keys: &NewKeys,
+        progress: &Progress,
+    ) -> Result<Anchored, VaultError> {
+        let vault_key = key_schedule::vault_key(&keys.new, self.profile.as_str());
+        let tally_key = SecureBytes::random(key_schedule::KEY_BYTES).map_err(HeaderError::from)?;
         let copy = SqlCipherStore::open(&self.database(), &self.profile, &vault_key)?;
-        let tally = |store: &SqlCipherStore, steps: bool| {
+        let tally = |store: &SqlCipherStore, counted: bool| {
             let mut tally = Tally::EMPTY;
             each_batch(store, |rows| {
                 tally = tally.with(&tally_key, rows);
-                progress.step(if steps { rows.len() } else { 0 })
+                progress.step(if counted { rows.len() } else { 0 })
             })?;
             Ok::<_, VaultError>(tally)
         };
@@ -167,13 +192,6 @@ impl VaultFolder {
         });
         copy.close()?;
         Ok(Anchored { database: checked?, header: keys.header.mark()? })
-    }
-
-    /// Removes all of a folder that is not needed, as far as that is possible.
-    fn remove(&self) {
-        let _left = self.remove_leftovers();
-        let _left = private_fs::remove_if_present(&self.folder.join(super::LOCK));
-        let _left = std::fs::remove_dir(&self.folder);
     }
 }
 
@@ -218,7 +236,7 @@ mod tests {
     use core_types::factor::{FactorLabel, FactorPolicy};
 
     use super::*;
-    use crate::header::{HeaderError, NewFactor};
+    use crate::header::NewFactor;
     use crate::store::{SecretsStore, StoreError};
 
     const CHEAP: Argon2Params = Argon2Params::FLOOR;
@@ -277,7 +295,7 @@ mod tests {
         let old_key = open.master_key.clone();
         let old_database = std::fs::read(vault.database()).unwrap();
         let progress = Progress::default();
-        let keys = vault.new_keys(&password()).unwrap();
+        let keys = vault.new_keys(&password(), 0).unwrap();
         let fresh = vault.rekey(&open.lock, keys, Some(&open.store), &progress).unwrap();
         assert_eq!(progress.get(), (40, 40));
         assert!(!fresh.master_key.ct_eq(old_key.expose()));
@@ -318,9 +336,9 @@ mod tests {
         for policy in [FactorPolicy::Any, FactorPolicy::All] {
             let lock = vault.lock().unwrap();
             vault.change(&lock, |header| Ok(header.with_policy(&both(), policy)?.into())).unwrap();
-            let few = vault.new_keys(&password()).unwrap_err();
+            let few = vault.new_keys(&password(), 0).unwrap_err();
             assert!(matches!(few, VaultError::Header(HeaderError::NotEnough { .. })));
-            let keys = vault.new_keys(&both()).unwrap();
+            let keys = vault.new_keys(&both(), 0).unwrap();
             let fresh = vault.rekey(&lock, keys, None, &Progress::default()).unwrap();
             is_whole(&fresh).await;
             fresh.store.close().unwrap();
@@ -338,14 +356,14 @@ mod tests {
         let header = std::fs::read(vault.header_path()).unwrap();
         let cancelled = Progress::default();
         cancelled.cancel();
-        let keys = vault.new_keys(&password()).unwrap();
+        let keys = vault.new_keys(&password(), 0).unwrap();
         let refused = vault.rekey(&open.lock, keys, Some(&open.store), &cancelled);
         assert!(matches!(refused, Err(VaultError::Cancelled)));
         let held = {
             private_fs::ensure_private_dir(&vault.building().folder).unwrap();
             vault.building().lock().unwrap()
         };
-        let keys = vault.new_keys(&password()).unwrap();
+        let keys = vault.new_keys(&password(), 0).unwrap();
         let refused = vault.rekey(&open.lock, keys, Some(&open.store), &Progress::default());
         assert!(matches!(refused, Err(VaultError::InUse)));
         drop(held);
@@ -365,7 +383,7 @@ mod tests {
         let (folder, vault) = vault();
         let open = filled(&vault).await;
         let vaults = folder.path().join("vaults");
-        let keys = vault.new_keys(&password()).unwrap();
+        let keys = vault.new_keys(&password(), 0).unwrap();
         let building = vault.building();
         private_fs::ensure_private_dir(&building.folder).unwrap();
         // Half of it is copied.
@@ -399,6 +417,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_copy_that_is_not_the_same_is_not_taken() {
+        let (_folder, vault) = vault();
+        let open = filled(&vault).await;
+        let keys = vault.new_keys(&password(), 0).unwrap();
+        let building = vault.building();
+        private_fs::ensure_private_dir(&building.folder).unwrap();
+        let progress = Progress::default();
+        building.fill(&open.store, &keys, &progress).unwrap();
+        let new = key_schedule::vault_key(&keys.new, "work");
+        let copy = SqlCipherStore::open(&building.database(), &vault.profile, &new).unwrap();
+        copy.set(&name("a/3"), SecureBytes::copy_of(b"another")).await.unwrap();
+        copy.close().unwrap();
+        let refused = building.read_back(&open.store, &keys, &progress);
+        assert!(matches!(refused, Err(VaultError::NotTheSame)));
+    }
+
+    #[tokio::test]
     async fn what_someone_works_on_is_not_removed() {
         let (folder, vault) = vault();
         private_fs::ensure_private_dir(&vault.building().folder).unwrap();
@@ -416,7 +451,7 @@ mod tests {
         let (_folder, vault) = vault();
         let open = filled(&vault).await;
         open.store.damage_value("a/7");
-        let keys = vault.new_keys(&password()).unwrap();
+        let keys = vault.new_keys(&password(), 0).unwrap();
         let refused = vault.rekey(&open.lock, keys, Some(&open.store), &Progress::default());
         assert!(refused.is_err_and(|error| error.is_damage() && error.to_string().contains("a/7")));
     }

@@ -79,6 +79,8 @@ pub enum Operation {
     Backup,
     /// A vault was made of a backup.
     RestoreBackup,
+    /// A vault got new keys.
+    Rekey,
 }
 
 /// How it ended.

@@ -200,6 +200,41 @@ pub struct SetPolicy {
     pub policy: FactorPolicy,
 }
 
+/// Gives a vault new keys: a new master key, with which everything in it is encrypted anew. Its profile stays locked or
+/// unlocked, and can be read meanwhile. Whoever stops waiting can ask for [`RekeyProgress`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Rekey {
+    /// The profile.
+    pub profile: ProfileName,
+    /// All its factors: each wraps the new key.
+    pub present: Vec<FactorProof>,
+}
+
+/// Asks how far the exchange of a vault's keys is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RekeyProgress {
+    /// The profile.
+    pub profile: ProfileName,
+}
+
+/// How far the exchange of a vault's keys is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RekeyState {
+    /// There was none since the daemon started.
+    Idle,
+    /// It is under way.
+    Running {
+        /// Steps that are done.
+        done: u64,
+        /// Steps that there are; none while they are not known.
+        total: u64,
+    },
+    /// The last one was done.
+    Done,
+    /// The last one was not done: the vault has the keys that it had.
+    Failed,
+}
+
 /// Asks whether a recovery code is one of the profile's: the reply says so. It unlocks nothing, and counts as an
 /// attempt at unlocking.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -555,6 +590,9 @@ pub enum SecretsDenial {
     /// A backup that is none, or not as it was written; nothing was changed.
     #[error("the backup cannot be used: {0}")]
     BadBackup(String),
+    /// The vault is getting new keys.
+    #[error("profile '{0}' is getting new keys, and can only be read until it has them")]
+    Rekeying(ProfileName),
 }
 
 /// Asks for the key that the values of an unlocked profile are encrypted with on the bus: only with the build feature
@@ -658,6 +696,8 @@ service! {
         13 RemoveFactor -> (),
         14 SetPolicy -> (),
         15 CheckRecovery -> bool,
+        16 Rekey -> (),
+        17 RekeyProgress -> RekeyState,
         20 History -> Vec<VersionEntry>,
         21 Restore -> u64,
         22 Purge -> u64,
