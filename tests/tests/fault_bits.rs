@@ -17,9 +17,12 @@ use core_types::factor::{FactorLabel, RECOVERY_CODE_BYTES};
 use tests::calls::profile;
 use tests::chance::{Chance, tries};
 
-/// Without further tries, one byte of so many has its turn.
-const STEP: usize = 40;
+/// Without further tries, one byte of so many has its turn, and at least so many bytes of each file.
+const STEP: usize = 400;
+const TURNS_MIN: usize = 25;
 const SECRETS: usize = 12;
+/// Secrets that are not written again, so that their pages are read from the database itself.
+const KEPT: usize = 8;
 const CODE: [u8; RECOVERY_CODE_BYTES] = [0x5a; RECOVERY_CODE_BYTES];
 
 /// A vault whose files can be changed under it.
@@ -60,7 +63,8 @@ impl Place {
 }
 
 fn name(number: usize) -> SecretName {
-    SecretName::parse(format!("secret/{number}")).unwrap()
+    let group = if number < SECRETS { "changed" } else { "kept" };
+    SecretName::parse(format!("{group}/{number}")).unwrap()
 }
 
 fn value(number: usize) -> Vec<u8> {
@@ -74,6 +78,9 @@ async fn killed(place: &Place) -> BTreeMap<&'static str, Vec<u8>> {
     let open = place.folder().create(b"password", cheap).unwrap();
     for number in 0..SECRETS {
         open.store.set(&name(number), SecureBytes::copy_of(b"old")).await.unwrap();
+    }
+    for number in SECRETS..SECRETS + KEPT {
+        open.store.set(&name(number), SecureBytes::copy_of(&value(number))).await.unwrap();
     }
     let code = NewFactor::Recovery(SecureBytes::copy_of(&CODE));
     let add = |header: &core_secrets::header::VaultHeader| {
@@ -113,7 +120,7 @@ async fn look(place: &Place, what: &str, seen: &mut Seen) {
         }
     };
     let told = open.store.rollback().is_some();
-    for number in 0..SECRETS {
+    for number in 0..SECRETS + KEPT {
         match open.store.get(&name(number)).await {
             Ok(found) if told => {
                 assert!([value(number), b"old".to_vec()].contains(&found.expose().to_vec()), "{what}")
@@ -143,8 +150,8 @@ async fn a_flipped_bit_gives_an_error_or_the_right_value() {
     look(&place, "untouched", &mut untouched).await;
     assert_eq!(untouched.right, 1, "{untouched:?}");
     let mut chance = Chance::of("bits");
-    let step = (STEP / tries(1)).max(1);
     for file in good.keys() {
+        let step = (STEP.min(good[file].len() / TURNS_MIN) / tries(1)).max(1);
         let (mut seen, mut tried) = (Seen::default(), 0);
         for byte in (chance.below(step)..good[file].len()).step_by(step) {
             let mut files = good.clone();
