@@ -359,8 +359,12 @@ impl VaultFolder {
         };
         let building = unpacked.building.clone();
         let moved = held.and_then(|held| self.exchange(&building, held));
-        // Whatever lies there now is not the vault.
-        building.remove();
+        match moved {
+            // The disk failed, perhaps after the exchange: then what lies there is the old vault, and which of the two
+            // a power cut would leave in place is not known. The next start of the daemon clears up.
+            Err(VaultError::Files(_)) => {}
+            _ => building.remove(),
+        }
         moved?;
         self.open(unpacked.lock, &self.header()?, unpacked.master_key, 0)
     }
