@@ -128,10 +128,6 @@ fn killed_at_any_point_exactly_one_of_the_two_vaults_is_left_whole() {
         generations.push(after - before);
     }
     eprintln!("which of the two was left: {generations:?}");
-    assert!(
-        generations[..2].iter().all(|changed| *changed == 0),
-        "early kills leave the old vault: {generations:?}"
-    );
     // And without a kill it goes through, after all that.
     system.pds(["rekey"]).password().run().done();
     all_is_there(&system);
