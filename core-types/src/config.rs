@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::{CACHE_TTL_SECONDS_MAX, OLD_VERSIONS_DEFAULT, OLD_VERSIONS_MAX};
 use crate::name::{NameError, ProfileName};
@@ -56,6 +56,66 @@ pub struct UnlockCost {
     pub lanes: u32,
 }
 
+/// What has become of an audit entry before the thing that it is about is given away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditMode {
+    /// Nothing: it waits in memory to be written.
+    BestEffort,
+    /// It has been written to a file, so that no killed process loses it.
+    #[default]
+    Written,
+    /// It is on the disk; where it cannot be, access is denied.
+    Durable,
+}
+
+impl AuditMode {
+    /// Its name in `config.toml`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BestEffort => "best-effort",
+            Self::Written => "written",
+            Self::Durable => "durable",
+        }
+    }
+}
+
+/// How the audit log is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditLog {
+    /// The mode of profiles that name none, and of what concerns no profile.
+    pub mode: AuditMode,
+    /// A file of the log that is larger is not written to any more, in bytes.
+    pub segment_bytes: u64,
+    /// Nor one whose first entry is older.
+    pub segment_age: Duration,
+    /// Files whose last entry is older are removed; `None` keeps all.
+    pub keep: Option<Duration>,
+}
+
+impl Default for AuditLog {
+    fn default() -> Self {
+        Self {
+            mode: AuditMode::default(),
+            segment_bytes: 16 << 20,
+            segment_age: Duration::from_secs(30 * DAY_SECONDS),
+            keep: None,
+        }
+    }
+}
+
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+/// Longest age of a file of the audit log that can be configured, in days.
+const AUDIT_DAYS_MAX: u64 = 36_500;
+
+/// What is configured for one profile.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProfileConfig {
+    /// Its audit mode, where it has one of its own.
+    pub audit: Option<AuditMode>,
+}
+
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -71,6 +131,10 @@ pub struct Config {
     pub rate_unknown: Rate,
     /// What a password costs to try; a vault whose password is cheaper gets this with its next unlock.
     pub unlock_cost: UnlockCost,
+    /// How the audit log is kept.
+    pub audit: AuditLog,
+    /// What is configured for single profiles.
+    pub profiles: BTreeMap<ProfileName, ProfileConfig>,
 }
 
 impl Default for Config {
@@ -83,6 +147,8 @@ impl Default for Config {
             rate_unknown: Rate { per_second: 10, burst: 20 },
             // The second recommended option of RFC 9106, section 4.
             unlock_cost: UnlockCost { memory_mib: 64, passes: 3, lanes: 4 },
+            audit: AuditLog::default(),
+            profiles: BTreeMap::new(),
         }
     }
 }
@@ -95,6 +161,46 @@ struct RawConfig {
     unlock: RawUnlock,
     vault: RawVault,
     rate_limit: BTreeMap<RequesterClass, RawRate>,
+    audit: RawAudit,
+    profiles: BTreeMap<String, RawProfile>,
+}
+
+/// One table `[profiles.NAME]`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawProfile {
+    audit: Option<AuditMode>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawAudit {
+    mode: AuditMode,
+    segment_mib: Option<u64>,
+    segment_days: Option<u64>,
+    keep_days: Option<u64>,
+}
+
+impl RawAudit {
+    fn checked(&self) -> Result<AuditLog, ConfigError> {
+        let default = AuditLog::default();
+        let days = |key, days| {
+            let seconds = |days| Duration::from_secs(days * DAY_SECONDS);
+            in_range(key, days, 1, AUDIT_DAYS_MAX).map(seconds)
+        };
+        Ok(AuditLog {
+            mode: self.mode,
+            segment_bytes: match self.segment_mib {
+                None => default.segment_bytes,
+                Some(mib) => in_range("audit.segment_mib", mib, 1, 1024)? << 20,
+            },
+            segment_age: match self.segment_days {
+                None => default.segment_age,
+                Some(number) => days("audit.segment_days", number)?,
+            },
+            keep: self.keep_days.map(|number| days("audit.keep_days", number)).transpose()?,
+        })
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -176,10 +282,11 @@ impl Config {
             rate_known: rate(RequesterClass::Known, defaults.rate_known)?,
             rate_unknown: rate(RequesterClass::Unknown, defaults.rate_unknown)?,
             unlock_cost: raw.unlock.cost(defaults.unlock_cost)?,
+            audit: raw.audit.checked()?,
+            profiles: raw.profiles.into_iter().map(checked_profile).collect::<Result<_, _>>()?,
             default_profile: match raw.default_profile {
                 None => defaults.default_profile,
-                Some(text) => ProfileName::parse(text.as_str())
-                    .map_err(|source| ConfigError::Profile { text, source })?,
+                Some(text) => profile_name(text)?,
             },
             cache_ttl: match raw.secrets.cache_ttl_seconds {
                 None => defaults.cache_ttl,
@@ -196,6 +303,21 @@ impl Config {
             },
         })
     }
+
+    /// The audit mode of a profile, or of what concerns none.
+    #[must_use]
+    pub fn audit_mode(&self, profile: Option<&ProfileName>) -> AuditMode {
+        let own = profile.and_then(|profile| self.profiles.get(profile)).and_then(|profile| profile.audit);
+        own.unwrap_or(self.audit.mode)
+    }
+}
+
+fn profile_name(text: String) -> Result<ProfileName, ConfigError> {
+    ProfileName::parse(text.as_str()).map_err(|source| ConfigError::Profile { text, source })
+}
+
+fn checked_profile((name, raw): (String, RawProfile)) -> Result<(ProfileName, ProfileConfig), ConfigError> {
+    Ok((profile_name(name)?, ProfileConfig { audit: raw.audit }))
 }
 
 fn narrow(value: u64) -> u32 {
@@ -240,6 +362,50 @@ mod tests {
             "argon2_lanes = 17",
         ] {
             assert!(matches!(cost(wrong), Err(ConfigError::Range { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_profile_has_its_own_audit_mode_or_that_of_all() {
+        let mode = |text: &str, name: Option<&str>| {
+            let name = name.map(|name| ProfileName::parse(name).unwrap());
+            Config::parse(text).unwrap().audit_mode(name.as_ref())
+        };
+        let text = "[audit]\nmode = 'best-effort'\n[profiles.work]\naudit = 'durable'\n[profiles.home]\n";
+        assert_eq!(mode("", Some("work")), AuditMode::Written);
+        assert_eq!(mode(text, Some("work")), AuditMode::Durable);
+        assert_eq!(mode(text, Some("home")), AuditMode::BestEffort);
+        assert_eq!(mode(text, None), AuditMode::BestEffort);
+        for (wrong, named) in [
+            ("[audit]\nmode = 'strict'", "strict"),
+            ("[profiles.work]\naudit = 1", "line 2"),
+            ("[profiles.work]\naudits = 'durable'", "audits"),
+            ("[profiles.'a b']\naudit = 'durable'", "a b"),
+        ] {
+            let error = Config::parse(wrong).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_ages_of_the_audit_log_have_their_limits() {
+        let audit = |text: &str| Config::parse(&format!("[audit]\n{text}")).map(|config| config.audit);
+        let found = audit("segment_mib = 2\nsegment_days = 1\nkeep_days = 90").unwrap();
+        let expected = AuditLog {
+            segment_bytes: 2 << 20,
+            segment_age: Duration::from_secs(86_400),
+            keep: Some(Duration::from_secs(90 * 86_400)),
+            ..AuditLog::default()
+        };
+        assert_eq!(found, expected);
+        for wrong in [
+            "segment_mib = 0",
+            "segment_mib = 1025",
+            "segment_days = 0",
+            "keep_days = 0",
+            "keep_days = 36501",
+        ] {
+            assert!(matches!(audit(wrong), Err(ConfigError::Range { .. })), "{wrong}");
         }
     }
 
