@@ -388,6 +388,7 @@ fn secrets_exit(denial: &SecretsDenial) -> Exit {
         | SecretsDenial::StorageFull
         | SecretsDenial::Storage(_)
         | SecretsDenial::ForeignField
+        | SecretsDenial::AuditUnwritable { .. }
         | SecretsDenial::Unrecorded => Exit::Failed,
     }
 }
@@ -453,6 +454,9 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
             "see that pds and the daemons are of the same build, then `pds daemon restart`".to_owned()
         }
         SecretsDenial::Unrecorded => "see `pds status`: the audit log must be writable".to_owned(),
+        SecretsDenial::AuditUnwritable { .. } => {
+            "make room on the disk of $XDG_STATE_HOME/pds, then try again; or give the profile another `audit` mode in config.toml".to_owned()
+        }
         SecretsDenial::Identity { .. } | SecretsDenial::Forbidden => return None,
     })
 }
@@ -719,6 +723,7 @@ mod tests {
             (D::StorageFull, Exit::Failed),
             (D::Storage("i/o".to_owned()), Exit::Failed),
             (D::Unrecorded, Exit::Failed),
+            (D::AuditUnwritable { profile: "work".to_owned(), reason: "full".to_owned() }, Exit::Failed),
         ]
     }
 

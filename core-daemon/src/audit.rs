@@ -1,38 +1,49 @@
-//! The way of audit entries to `daemon-profile`: a bounded queue, sent in order, and sent again until answered.
+//! The way of audit entries to `daemon-profile`: kept in files or in memory as the profile's mode asks for, sent in
+//! order, and sent again until answered.
 
-use std::collections::VecDeque;
+mod missing;
+mod spool;
+mod waiting;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use core_ipc::{BusClient, CallError};
-use core_types::protocol::profile::{Record, SecretOperationAudit};
-use tokio::sync::Notify;
+use core_types::config::{AuditMode, Config};
+use core_types::paths::Paths;
+use core_types::protocol::profile::{AuditSync, Requester, SecretOperationAudit};
+use tokio::sync::{Mutex as FairMutex, Notify};
 
-/// Most entries that may wait; at some 300 bytes each, a few megabytes.
-const WAITING_MAX: usize = 10_000;
-/// Most entries of one `Record` call.
-const BATCH_MAX: usize = 500;
+use crate::process::StartError;
+use missing::Tally;
+use spool::Spool;
+use waiting::Waiting;
+
 /// Pause between two `Record` calls, so that many attempts in a row cost few of them. A single one is sent at once.
 const GATHER: Duration = Duration::from_millis(2);
 /// Wait before sending again what was not answered.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long nothing comes before the present file is removed.
+const IDLE: Duration = Duration::from_secs(1);
 
-/// The queue is full: `daemon-profile` has been away for long, and what cannot be recorded is not done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many audit entries wait for daemon-profile")]
-pub struct QueueFull;
+/// The first file of a process that could not see which there are; files are counted from 1 otherwise.
+const UNSEEN: u64 = 1 << 40;
 
-#[derive(Default)]
-struct Waiting {
-    entries: VecDeque<SecretOperationAudit>,
-    first: u64,
-}
+/// An entry of a `durable` profile is not on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the audit entry is not on the disk: {0}")]
+pub struct NotDurable(pub String);
 
 struct Shared {
     waiting: Mutex<Waiting>,
+    /// How many writes are durable. Held while files are written out, so that all who wait share the next time.
+    durable: FairMutex<u64>,
     added: Notify,
     emptied: Notify,
-    origin: u64,
+    ending: AtomicBool,
+    config: Mutex<Arc<Config>>,
+    daemon: &'static str,
 }
 
 /// A handle on the queue; clones share it.
@@ -41,79 +52,160 @@ pub struct AuditQueue {
     shared: Arc<Shared>,
 }
 
+/// Room on the disk for the entry of something that is about to be done; given back when dropped.
+#[must_use]
+pub struct Room(Option<AuditQueue>);
+
+impl Room {
+    /// Room that is not on a disk, for what asks for none.
+    pub fn none() -> Self {
+        Self(None)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.0 {
+            queue.waiting().release();
+        }
+    }
+}
+
 impl AuditQueue {
-    /// Makes the queue and the task that empties it. `origin` is a random number that tells this process's entries
-    /// from those of another start.
-    pub(crate) fn start(bus: BusClient, origin: u64) -> Self {
+    /// Makes the queue of this daemon and the task that empties it; what an earlier process left is sent first.
+    /// `origin` is a random number that tells this process's entries from those of another start.
+    ///
+    /// # Errors
+    /// The folder or a file of it is a link, somebody else's, or writable by others. A disk that fails is no error.
+    pub(crate) fn start(
+        bus: BusClient,
+        origin: u64,
+        daemon: &'static str,
+        paths: &Paths,
+        config: &Config,
+    ) -> Result<Self, StartError> {
+        let waiting = open(daemon, paths, origin)?;
         let queue = Self {
             shared: Arc::new(Shared {
-                waiting: Mutex::default(),
+                waiting: Mutex::new(waiting),
+                durable: FairMutex::default(),
                 added: Notify::new(),
                 emptied: Notify::new(),
-                origin,
+                ending: AtomicBool::new(false),
+                config: Mutex::new(Arc::new(config.clone())),
+                daemon,
             }),
         };
         tokio::spawn(queue.clone().send_forever(bus));
-        queue
+        Ok(queue)
+    }
+
+    /// Goes by this configuration from now on.
+    pub fn configure(&self, config: Arc<Config>) {
+        *self.shared.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts an entry into the queue.
+    fn mode(&self, entry: &SecretOperationAudit) -> AuditMode {
+        let config = self.shared.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.audit_mode(entry.profile.as_ref())
+    }
+
+    /// Keeps room for the entry of a change, where its profile is `durable`: what has been done cannot be refused any
+    /// more, so it has to be certain before that it can be recorded.
     ///
     /// # Errors
-    /// The queue is full.
-    pub fn record(&self, entry: SecretOperationAudit) -> Result<(), QueueFull> {
-        let mut waiting = self.waiting();
-        if waiting.entries.len() >= WAITING_MAX {
-            return Err(QueueFull);
+    /// There is no room.
+    pub fn reserve(&self, profile: Option<&core_types::ProfileName>) -> Result<Room, NotDurable> {
+        let config = Arc::clone(&self.shared.config.lock().unwrap_or_else(PoisonError::into_inner));
+        if config.audit_mode(profile) != AuditMode::Durable {
+            return Ok(Room::none());
         }
-        waiting.entries.push_back(entry);
+        self.waiting().reserve().map_err(NotDurable)?;
+        Ok(Room(Some(self.clone())))
+    }
+
+    /// Records entries, which are about the same profile. When this is answered they are as safe as its mode says.
+    ///
+    /// # Errors
+    /// The mode is `durable`, and they are not on the disk.
+    pub async fn record(&self, entries: Vec<SecretOperationAudit>, room: Room) -> Result<(), NotDurable> {
+        let Some(mode) = entries.first().map(|entry| self.mode(entry)) else { return Ok(()) };
+        // Before the entry is written, which takes the room.
+        drop(room);
+        let taken = self.waiting().take(entries, mode);
         self.shared.added.notify_one();
+        match (taken, mode) {
+            (Ok(Some(append)), AuditMode::Durable) => self.made_durable(append).await,
+            (Ok(_), _) => Ok(()),
+            (Err(reason), _) => Err(NotDurable(reason)),
+        }
+    }
+
+    /// Waits until a write is durable: by the same fdatasync as all that were made while the one before it ran.
+    async fn made_durable(&self, append: u64) -> Result<(), NotDurable> {
+        let mut durable = self.shared.durable.lock().await;
+        if *durable >= append {
+            return Ok(());
+        }
+        let unsynced = self.waiting().unsynced();
+        let written_out = tokio::task::spawn_blocking(move || {
+            unsynced.files.iter().try_for_each(|file| file.sync_data()).map_err(|error| error.to_string())?;
+            if let Some(folder) = &unsynced.folder {
+                core_crypto::private_fs::sync_dir(folder).map_err(|error| error.to_string())?;
+            }
+            Ok(unsynced)
+        });
+        let unsynced =
+            written_out.await.map_err(|error| NotDurable(error.to_string()))?.map_err(NotDurable)?;
+        self.waiting().synced(&unsynced);
+        *durable = unsynced.appends;
         Ok(())
     }
 
     /// Completes when all entries have been answered, or after `limit`.
     pub(crate) async fn drain(&self, limit: Duration) {
+        self.shared.ending.store(true, Ordering::Release);
         let empty = async {
             loop {
                 let emptied = self.shared.emptied.notified();
-                if self.waiting().entries.is_empty() {
+                self.shared.added.notify_one();
+                if self.is_done() {
                     return;
                 }
                 emptied.await;
             }
         };
         if tokio::time::timeout(limit, empty).await.is_err() {
-            tracing::error!(entries = self.waiting().entries.len(), "audit entries could not be delivered");
+            let lost = self.waiting().unwritten();
+            match lost {
+                0 => tracing::warn!("audit entries wait in files for daemon-profile"),
+                _ => tracing::error!(entries = lost, "audit entries could not be delivered"),
+            }
         }
     }
 
-    /// Forgets the first `count` entries; says whether a whole batch more is waiting.
-    fn answered(&self, count: usize) -> bool {
-        let mut waiting = self.waiting();
-        waiting.entries.drain(..count);
-        waiting.first += count as u64;
-        waiting.entries.len() >= BATCH_MAX
+    fn is_done(&self) -> bool {
+        let waiting = self.waiting();
+        waiting.is_empty() && !waiting.holds_files()
     }
 
     async fn send_forever(self, bus: BusClient) {
         loop {
-            let batch = {
-                let waiting = self.waiting();
-                let entries: Vec<_> = waiting.entries.iter().take(BATCH_MAX).cloned().collect();
-                Record { origin: self.shared.origin, first: waiting.first, entries }
-            };
-            if batch.entries.is_empty() {
-                self.shared.emptied.notify_waiters();
-                self.shared.added.notified().await;
+            let batch = self.next_batch();
+            let Some(batch) = batch else {
+                self.rest(&bus).await;
                 continue;
-            }
+            };
             match bus.call(&batch).await {
                 Ok(()) => {
-                    if !self.answered(batch.entries.len()) {
+                    let more = self.waiting().answered(batch.entries.len());
+                    self.tell_gap();
+                    self.tidy(&bus).await;
+                    if !more {
                         tokio::time::sleep(GATHER).await;
                     }
                 }
@@ -130,4 +222,88 @@ impl AuditQueue {
             }
         }
     }
+
+    fn next_batch(&self) -> Option<core_types::protocol::profile::Record> {
+        let mut waiting = self.waiting();
+        match waiting.next() {
+            Ok(batch) => batch,
+            Err(error) => {
+                waiting.give_up_unread(&error);
+                None
+            }
+        }
+    }
+
+    /// Says how many entries are missing, if there are any and there is room to say it.
+    fn tell_gap(&self) {
+        let mut waiting = self.waiting();
+        if let Some(gap) = waiting.gap(self.recorder()) {
+            // Without a file it is told from memory, as the mode has it.
+            let _ = waiting.take(vec![gap], AuditMode::Written);
+        }
+    }
+
+    fn recorder(&self) -> Requester {
+        Requester {
+            name: self.shared.daemon.to_owned(),
+            uid: rustix::process::geteuid().as_raw(),
+            pid: Some(std::process::id()),
+            executable: None,
+            unit: None,
+        }
+    }
+
+    /// With nothing to send: removes the files after a while, and waits for the next entry.
+    async fn rest(&self, bus: &BusClient) {
+        self.tell_gap();
+        if !self.waiting().is_empty() {
+            return;
+        }
+        let ending = self.shared.ending.load(Ordering::Acquire);
+        let idle = if ending { Duration::ZERO } else { IDLE };
+        if tokio::time::timeout(idle, self.shared.added.notified()).await.is_ok() && !ending {
+            return;
+        }
+        self.waiting().close_current();
+        self.tidy(bus).await;
+        self.shared.emptied.notify_waiters();
+        if self.is_done() {
+            self.shared.added.notified().await;
+        } else if self.waiting().is_empty() {
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Removes the files of which nothing waits, when `daemon-profile` has it on its disk.
+    async fn tidy(&self, bus: &BusClient) {
+        let settled = self.waiting().settled();
+        if settled.is_empty() {
+            return;
+        }
+        match bus.call(&AuditSync {}).await {
+            Ok(()) => self.waiting().remove(&settled),
+            Err(error) => tracing::debug!(%error, "audit entries are kept until they are durable elsewhere"),
+        }
+    }
+}
+
+/// The entries that wait; from files where they can be used, else in memory alone.
+fn open(daemon: &'static str, paths: &Paths, origin: u64) -> Result<Waiting, StartError> {
+    let folder = paths.audit_waiting();
+    let spool = match Spool::open(&folder, daemon) {
+        Ok(spool) => spool,
+        Err(error) if error.is_refusal() => return Err(StartError::Service(error.to_string())),
+        Err(error) => {
+            tracing::error!("audit entries that wait cannot be read: {error}");
+            Spool::unseen(&folder, daemon, UNSEEN)
+        }
+    };
+    let (tally, left) = match Tally::open(&folder.join(format!("{daemon}.unwritten"))) {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::error!("the number of missing audit entries cannot be kept: {error}");
+            (Tally::forgetful(), 0)
+        }
+    };
+    Ok(Waiting::new(spool, tally, left, origin))
 }

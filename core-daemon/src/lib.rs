@@ -11,7 +11,7 @@ pub mod process;
 mod serve;
 pub mod signals;
 
-pub use audit::{AuditQueue, QueueFull};
+pub use audit::{AuditQueue, NotDurable, Room};
 pub use limits::LimitTooLow;
 pub use process::{Process, StartError};
 pub use serve::{Answer, Caller, Context, Daemon, Serve, answer, run};

@@ -118,7 +118,8 @@ async fn serve<S: Serve>(
         sealed: S::Service::SEALED,
         service: S::Service::NAME,
     })?;
-    let audit = AuditQueue::start(bus.clone(), random_number()?);
+    let origin = random_number()?;
+    let audit = AuditQueue::start(bus.clone(), origin, daemon.name, &process.paths, &process.config)?;
     let context =
         Context { paths: process.paths.clone(), config: process.config.clone(), bus: bus.clone(), audit };
     let service = Arc::new(build(context.clone())?);

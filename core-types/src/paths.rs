@@ -150,6 +150,24 @@ impl Paths {
         self.state.join("audit")
     }
 
+    /// Folder of the entries that daemons keep until they are in the audit log.
+    #[must_use]
+    pub fn audit_waiting(&self) -> PathBuf {
+        self.state.join("audit-waiting")
+    }
+
+    /// Where the audit log stood when it was anchored to a vault last.
+    #[must_use]
+    pub fn audit_anchor(&self, profile: &ProfileName) -> PathBuf {
+        self.state.join("audit-anchors").join(profile.as_str())
+    }
+
+    /// The file in which it is remembered when each secret was read last.
+    #[must_use]
+    pub fn last_reads(&self) -> PathBuf {
+        self.state.join("last-reads.json")
+    }
+
     /// The anchor of one vault: outside the vault's folder, and in another than whatever is copied with it.
     #[must_use]
     pub fn anchor(&self, profile: &ProfileName) -> PathBuf {

@@ -9,8 +9,8 @@ use core_types::protocol::launcher::{
     ChildCommand, ChildEvent, LauncherRequest, Mapping, ResourceLimit, Run,
 };
 use core_types::protocol::profile::{
-    AuditStatus, AuditTail, AuditVerify, BeginUnlock, EndUnlock, Operation, Outcome, ProfileRequest, Record,
-    Requester, SecretOperationAudit,
+    AuditStatus, AuditSync, AuditTail, AuditVerify, BeginUnlock, ChildExit, ChildRecord, EndUnlock,
+    LockCause, Operation, Outcome, ProfileRequest, Record, Requester, SecretOperationAudit,
 };
 use core_types::protocol::secrets::{
     AcceptRollback, AddFactor, AgentKey, ChangePassword, CheckRecovery, Delete, FactorEntry, FactorKind,
@@ -205,6 +205,10 @@ fn secrets() -> Vec<String> {
         ("denial.wrong-factor", SecretsDenial::WrongFactor(FactorKind::SshAgent)),
         ("denial.not-enough-factors", SecretsDenial::NotEnoughFactors { given: 1, needed: 2, of: 3 }),
         ("denial.policy", SecretsDenial::PolicyImpossible { policy: FactorPolicy::Threshold(2), factors: 1 }),
+        (
+            "denial.audit-unwritable",
+            SecretsDenial::AuditUnwritable { profile: "work".to_owned(), reason: "r".to_owned() },
+        ),
         ("denial.unsupported-key", SecretsDenial::UnsupportedKey(UnsupportedKey::Ecdsa)),
     ];
     let sheet = FactorSheet {
@@ -273,14 +277,25 @@ fn profile_service() -> Vec<String> {
         requester: Requester { name: "cli".to_owned(), uid: 0, pid: None, executable: None, unit: None },
         outcome: Outcome::Denied { gate: Gate::RateLimit, reason: "r".to_owned() },
         generation: Some(300),
+        cause: Some(LockCause::Shutdown),
+        child: Some(ChildRecord {
+            pid: 7,
+            variables: vec!["V".to_owned()],
+            exit: Some(ChildExit::Signal(9)),
+        }),
+        missing: Some(2),
     };
     vec![
         line("profile.begin-unlock", &ProfileRequest::from(BeginUnlock { profile: profile() })),
         line("profile.end-unlock", &ProfileRequest::from(EndUnlock { profile: profile(), right: true })),
-        line("profile.record", &ProfileRequest::from(Record { origin: 1, first: 2, entries: vec![entry] })),
+        line(
+            "profile.record",
+            &ProfileRequest::from(Record { origin: 1, first: 2, entries: vec![entry], missing: 3 }),
+        ),
         line("profile.audit-tail", &ProfileRequest::from(AuditTail { count: 5, after: Some(1) })),
         line("profile.audit-verify", &ProfileRequest::from(AuditVerify {})),
         line("profile.audit-status", &ProfileRequest::from(AuditStatus {})),
+        line("profile.audit-sync", &ProfileRequest::from(AuditSync {})),
     ]
 }
 

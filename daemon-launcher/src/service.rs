@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use core_daemon::{Answer, Caller, Context, Serve, answer};
+use core_daemon::{Answer, Caller, Context, Room, Serve, answer};
 use core_ipc::{CallError, CallOptions};
 use core_types::limits::{ARGUMENTS_MAX, SELECTION_MAX};
 use core_types::protocol::launcher::{
@@ -46,7 +46,7 @@ impl Serve for Launcher {
             LauncherRequest::Run(run) => {
                 let requester = Requester::from(&caller.sender);
                 let result = self.run(&run, caller).await;
-                self.record(&run, requester, &result);
+                self.record(&run, requester, &result).await;
                 answer(&run, result)
             }
         }
@@ -135,20 +135,14 @@ impl Launcher {
     }
 
     /// Records the attempt; what it read is in the entries of `daemon-secrets`.
-    fn record(&self, run: &Run, requester: Requester, result: &Result<Started, LauncherDenial>) {
-        let entry = SecretOperationAudit {
-            unix_ms: unix_ms(SystemTime::now()),
-            operation: Operation::Run,
-            profile: run.profiles.first().cloned(),
-            subject: run.arguments.first().map(subject),
-            requester,
-            outcome: match result {
-                Ok(_) => Outcome::Done,
-                Err(denial) => Outcome::Failed { reason: denial.to_string() },
-            },
-            generation: None,
+    async fn record(&self, run: &Run, requester: Requester, result: &Result<Started, LauncherDenial>) {
+        let outcome = match result {
+            Ok(_) => Outcome::Done,
+            Err(denial) => Outcome::Failed { reason: denial.to_string() },
         };
-        if let Err(error) = self.context.audit.record(entry) {
+        let entry = SecretOperationAudit::new(unix_ms(SystemTime::now()), Operation::Run, requester, outcome)
+            .about(run.profiles.first().cloned(), run.arguments.first().map(subject));
+        if let Err(error) = self.context.audit.record(vec![entry], Room::none()).await {
             tracing::error!(%error, "a run was not recorded");
         }
     }

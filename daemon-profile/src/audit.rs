@@ -14,14 +14,13 @@ mod segment;
 mod sync;
 mod text;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use core_crypto::private_fs::PrivateFsError;
-use core_types::protocol::profile::{
-    AuditLine, AuditReport, AuditState, AuditTail, Record, SecretOperationAudit,
-};
+use core_types::protocol::profile::{AuditLine, AuditReport, AuditTail, Record, SecretOperationAudit};
 use tokio::sync::{Mutex as FairMutex, Semaphore};
 
 use chain::End;
@@ -60,6 +59,9 @@ pub(crate) enum LogError {
     /// An entry could not be shown as JSON.
     #[error("an entry cannot be written as JSON: {0}")]
     Encode(#[from] serde_json::Error),
+    /// What was written is perhaps not on the disk.
+    #[error("{0}")]
+    NotSynced(String),
     /// No file is open.
     #[error("the audit log is not open")]
     Closed,
@@ -74,7 +76,7 @@ impl LogError {
         match self {
             Self::Private(error) => !matches!(error, PrivateFsError::Io { .. }),
             Self::NotPrivate { .. } => true,
-            Self::Io { .. } | Self::Encode(_) | Self::Closed | Self::BrokenOff => false,
+            Self::Io { .. } | Self::Encode(_) | Self::NotSynced(_) | Self::Closed | Self::BrokenOff => false,
         }
     }
 }
@@ -83,6 +85,21 @@ impl LogError {
 struct Known {
     end: End,
     failing: Option<String>,
+    /// How many entries are missing that an entry tells, since this process began.
+    told_missing: u64,
+    /// How many are missing that none tells yet, by who reported it.
+    reported_missing: BTreeMap<String, u64>,
+}
+
+/// Where the log stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Sequence number the next entry gets.
+    pub(crate) next_sequence: u64,
+    /// Why nothing can be written, when nothing can.
+    pub(crate) failing: Option<String>,
+    /// How many entries are known to be missing.
+    pub(crate) missing: u64,
 }
 
 /// The log, as the service uses it.
@@ -112,7 +129,8 @@ impl Audit {
             Err(error) if error.is_refusal() => return Err(error),
             Err(error) => Some(error.to_string()),
         };
-        let known = Known { end: log.end(), failing };
+        let (told_missing, reported_missing) = Default::default();
+        let known = Known { end: log.end(), failing, told_missing, reported_missing };
         Ok(Self {
             folder: folder.to_owned(),
             log: Arc::new(FairMutex::new(log)),
@@ -128,8 +146,12 @@ impl Audit {
     /// # Errors
     /// Not all could be written; sending the same again is safe.
     pub(crate) async fn record(&self, by: &str, record: Record) -> Result<(), LogError> {
+        let told: u64 = record.entries.iter().filter_map(|entry| entry.missing).sum();
+        self.known().reported_missing.insert(by.to_owned(), record.missing);
         let by = by.to_owned();
-        self.write(move |log| log.record(&by, &record)).await
+        self.write(move |log| log.record(&by, &record)).await?;
+        self.known().told_missing += told;
+        Ok(())
     }
 
     /// Writes an entry of `daemon-profile`'s own.
@@ -163,10 +185,22 @@ impl Audit {
     }
 
     /// Where the log stands, and whether it can be written.
-    pub(crate) fn status(&self) -> AuditState {
+    pub(crate) fn status(&self) -> Standing {
         let known = self.known();
         let failing = known.failing.clone().or_else(|| self.syncer.failure());
-        AuditState { next_sequence: known.end.next, failing }
+        let missing = known.told_missing + known.reported_missing.values().sum::<u64>();
+        Standing { next_sequence: known.end.next, failing, missing }
+    }
+
+    /// Makes everything written so far durable, and answers when it is.
+    ///
+    /// # Errors
+    /// It may not outlast a power cut.
+    pub(crate) async fn sync(&self) -> Result<(), LogError> {
+        let syncer = Arc::clone(&self.syncer);
+        let Some(file) = self.log.lock().await.file() else { return Err(LogError::Closed) };
+        let synced = tokio::task::spawn_blocking(move || syncer.run(&file).map_err(LogError::NotSynced));
+        synced.await.map_err(|_| LogError::BrokenOff)?
     }
 
     /// Makes everything written durable, before the daemon ends.
@@ -190,7 +224,9 @@ impl Audit {
         let written = tokio::task::spawn_blocking(move || {
             let Appended { failure, .. } = work(&mut log);
             let failing = failure.as_ref().map(ToString::to_string);
-            *known.lock().unwrap_or_else(PoisonError::into_inner) = Known { end: log.end(), failing };
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            (known.end, known.failing) = (log.end(), failing);
+            drop(known);
             (failure, log.file())
         });
         let (failure, file) = written.await.map_err(|_| LogError::BrokenOff)?;
@@ -227,7 +263,7 @@ mod tests {
     fn record(first: u64, count: u64) -> Record {
         let entries =
             (first..first + count).map(|number| samples::event(&format!("name-{number}"))).collect();
-        Record { origin: 5, first, entries }
+        Record { origin: 5, first, entries, missing: 0 }
     }
 
     fn audit(free: usize) -> (tempfile::TempDir, Arc<SmallDisk>, Audit) {
@@ -247,7 +283,7 @@ mod tests {
         assert!(lines[1].json.contains(r#""recorder":{"by":"daemon-profile"}"#), "{}", lines[1].json);
         assert_eq!(audit.tail(&AuditTail { count: 2, after: Some(4) }).await.unwrap().len(), 0);
         assert_eq!(audit.verify().await.unwrap(), AuditReport { entries: 4, fault: None });
-        assert_eq!(audit.status(), AuditState { next_sequence: 5, failing: None });
+        assert_eq!(audit.status(), Standing { next_sequence: 5, failing: None, missing: 0 });
     }
 
     #[tokio::test]
@@ -265,7 +301,7 @@ mod tests {
         assert_eq!(audit.status().next_sequence, 1);
         disk.free.store(usize::MAX, SeqCst);
         audit.record(SECRETS, record(0, 2)).await.unwrap();
-        assert_eq!(audit.status(), AuditState { next_sequence: 3, failing: None });
+        assert_eq!(audit.status(), Standing { next_sequence: 3, failing: None, missing: 0 });
     }
 
     /// A torn line cannot be marked: the daemon starts nevertheless, and says so.
@@ -283,7 +319,7 @@ mod tests {
         assert!(audit.record(SECRETS, record(1, 1)).await.is_err());
         disk.free.store(usize::MAX, SeqCst);
         audit.record(SECRETS, record(1, 1)).await.unwrap();
-        assert_eq!(audit.status(), AuditState { next_sequence: 4, failing: None });
+        assert_eq!(audit.status(), Standing { next_sequence: 4, failing: None, missing: 0 });
         assert_eq!(audit.verify().await.unwrap().fault, None);
     }
 

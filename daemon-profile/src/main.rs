@@ -20,5 +20,5 @@ fn main() -> ExitCode {
         topics: &[Topic::BusIncident],
         keep_core_limit: false,
     };
-    core_daemon::run(daemon, |context| ProfileDaemon::open(&context.paths))
+    core_daemon::run(daemon, |context| ProfileDaemon::open(&context.paths, &context.config))
 }

@@ -1,20 +1,22 @@
 //! What `daemon-profile` answers, and to whom.
 
 use core_daemon::{Answer, Caller, Serve, StartError, answer};
+use core_types::ProfileName;
+use core_types::config::{AuditMode, Config};
 use core_types::header::Sender;
 use core_types::name::{DaemonName, LAUNCHER, SECRETS};
 use core_types::paths::Paths;
 use core_types::protocol::bus::{Incident, Misdeed};
 use core_types::protocol::profile::{
-    BeginUnlock, EndUnlock, Operation, Outcome, ProfileDenial, ProfileRequest, ProfileService, Record,
-    SecretOperationAudit, UnlockDelay,
+    AuditState, BeginUnlock, EndUnlock, Operation, Outcome, ProfileDenial, ProfileRequest, ProfileService,
+    Record, SecretOperationAudit, UnlockDelay,
 };
 use core_types::protocol::secrets::Gate;
 use core_types::protocol::{Topic, decode};
 use tokio::sync::mpsc;
 
 use crate::attempts::Attempts;
-use crate::audit::{Audit, LogError, unix_ms_now};
+use crate::audit::{Audit, LogError, Standing, unix_ms_now};
 use crate::generations::Generations;
 
 /// Most incidents that wait to be written; what comes while so many wait is only logged.
@@ -31,6 +33,20 @@ pub(crate) struct ProfileDaemon {
     generations: Generations,
     audit: Audit,
     incidents: mpsc::Sender<SecretOperationAudit>,
+    modes: Modes,
+}
+
+/// What `pds status` says of the modes.
+struct Modes {
+    mode: AuditMode,
+    own: Vec<(ProfileName, AuditMode)>,
+}
+
+impl From<&Config> for Modes {
+    fn from(config: &Config) -> Self {
+        let own = config.profiles.iter().filter_map(|(name, profile)| Some((name.clone(), profile.audit?)));
+        Self { mode: config.audit.mode, own: own.collect() }
+    }
 }
 
 impl ProfileDaemon {
@@ -38,13 +54,13 @@ impl ProfileDaemon {
     ///
     /// # Errors
     /// A folder or file is a link, somebody else's, or writable by others.
-    pub(crate) fn open(paths: &Paths) -> Result<Self, StartError> {
+    pub(crate) fn open(paths: &Paths, config: &Config) -> Result<Self, StartError> {
         let attempts = Attempts::open(&paths.unlock_attempts())?;
         let generations = Generations::open(&paths.generations())?;
         let audit = Audit::open(&paths.audit()).map_err(|error| StartError::Service(error.to_string()))?;
         let (incidents, waiting) = mpsc::channel(INCIDENTS_MAX);
         tokio::spawn(write_incidents(audit.clone(), waiting));
-        Ok(Self { attempts, generations, audit, incidents })
+        Ok(Self { attempts, generations, audit, incidents, modes: Modes::from(config) })
     }
 
     async fn begin_unlock(&self, call: &BeginUnlock, sender: &Sender) -> Result<UnlockDelay, ProfileDenial> {
@@ -57,6 +73,11 @@ impl ProfileDaemon {
         only(&UNLOCKERS, sender)?;
         self.attempts.end(call.profile.clone(), call.right).await;
         Ok(())
+    }
+
+    fn status(&self) -> AuditState {
+        let Standing { next_sequence, failing, missing } = self.audit.status();
+        AuditState { next_sequence, failing, mode: self.modes.mode, modes: self.modes.own.clone(), missing }
     }
 
     async fn record(&self, call: &Record, sender: &Sender) -> Result<(), ProfileDenial> {
@@ -96,7 +117,8 @@ impl Serve for ProfileDaemon {
                 answer(&call, self.audit.tail(&call).await.map_err(log_failed))
             }
             ProfileRequest::AuditVerify(call) => answer(&call, self.audit.verify().await.map_err(log_failed)),
-            ProfileRequest::AuditStatus(call) => answer(&call, Ok(self.audit.status())),
+            ProfileRequest::AuditStatus(call) => answer(&call, Ok(self.status())),
+            ProfileRequest::AuditSync(call) => answer(&call, self.audit.sync().await.map_err(log_failed)),
         }
     }
 
@@ -143,20 +165,13 @@ fn incident_entry(incident: &Incident, unix_ms: u64) -> SecretOperationAudit {
         Misdeed::NameTakeover => ("name-takeover", "it tried to serve under a name that is taken"),
     };
     let reason = format!("{deed} ({} times since the last report)", incident.count);
-    SecretOperationAudit {
-        unix_ms,
-        operation: Operation::Incident,
-        profile: None,
-        subject: Some(subject.to_owned()),
-        requester: (&incident.sender).into(),
-        outcome: Outcome::Denied { gate: Gate::Identity, reason },
-        generation: None,
-    }
+    let outcome = Outcome::Denied { gate: Gate::Identity, reason };
+    SecretOperationAudit::new(unix_ms, Operation::Incident, (&incident.sender).into(), outcome)
+        .about(None, Some(subject.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
-    use core_types::ProfileName;
     use core_types::name::PROFILE;
     use core_types::protocol::encode;
     use core_types::protocol::profile::{AuditTail, Requester};
@@ -176,19 +191,12 @@ mod tests {
         })
         .unwrap();
         core_crypto::private_fs::ensure_private_dir(paths.state()).unwrap();
-        ProfileDaemon::open(&paths).unwrap()
+        ProfileDaemon::open(&paths, &Config::default()).unwrap()
     }
 
     fn entry() -> SecretOperationAudit {
-        SecretOperationAudit {
-            unix_ms: 0,
-            operation: Operation::Get,
-            profile: None,
-            subject: Some("api-key".to_owned()),
-            requester: Requester::from(&sender(None)),
-            outcome: Outcome::Done,
-            generation: None,
-        }
+        SecretOperationAudit::new(0, Operation::Get, Requester::from(&sender(None)), Outcome::Done)
+            .about(None, Some("api-key".to_owned()))
     }
 
     async fn lines(daemon: &ProfileDaemon) -> Vec<Value> {
@@ -217,7 +225,7 @@ mod tests {
             let begun = daemon.begin_unlock(&BeginUnlock { profile: profile.clone() }, &sender).await;
             let ended =
                 daemon.end_unlock(&EndUnlock { profile: profile.clone(), right: true }, &sender).await;
-            let record = Record { origin: 1, first: 0, entries: vec![entry()] };
+            let record = Record { origin: 1, first: 0, entries: vec![entry()], missing: 0 };
             let recorded = daemon.record(&record, &sender).await;
             assert_eq!(begun.map(|_| ()), if unlocks { Ok(()) } else { Err(denial.clone()) }, "{name:?}");
             assert_eq!(ended, if unlocks { Ok(()) } else { Err(denial.clone()) }, "{name:?}");
@@ -250,7 +258,7 @@ mod tests {
     async fn numbers_that_have_no_successor_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let daemon = daemon(&folder);
-        let record = Record { origin: 1, first: u64::MAX, entries: vec![entry()] };
+        let record = Record { origin: 1, first: u64::MAX, entries: vec![entry()], missing: 0 };
         assert_eq!(daemon.record(&record, &sender(Some(SECRETS))).await, Err(ProfileDenial::Invalid));
     }
 

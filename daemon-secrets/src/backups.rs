@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use core_daemon::Room;
 use core_secrets::backup::Beginning;
 use core_secrets::vault::VaultError;
 use core_types::header::Sender;
@@ -44,7 +45,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let written = blocking(move || Ok(folder.backup(&held.lock, &held.master_key, &mut file)?)).await;
             written.map_err(|error| failed(profile, error))
         };
-        conclude(&self.neighbours, about(&attempt, sender, [""; 0]), result.await)
+        conclude(&self.neighbours, about(&attempt, sender, [""; 0]), result.await).await
     }
 
     /// What a backup says of itself that needs no factor: whose it is, and how it opens.
@@ -63,7 +64,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
                 factors: sheet(beginning.header()),
             })
         };
-        conclude(&self.neighbours, About::of(Action::InspectBackup, None, sender), result.await)
+        conclude(&self.neighbours, About::of(Action::InspectBackup, None, sender), result.await).await
     }
 
     /// Makes a vault of a backup, or puts it in the place of the one there is; whether it did that. The profile is
@@ -79,8 +80,10 @@ impl<N: Neighbours> SecretsDaemon<N> {
         deadline: Instant,
     ) -> Result<bool, SecretsDenial> {
         let profile = &call.profile;
+        let mut room = Room::none();
         let result = async {
             identified(Action::RestoreBackup, sender)?;
+            room = self.room(profile)?;
             self.check_place(call)?;
             let _turn = self.turn(profile, deadline).await?;
             let (beginning, mut file) = self.beginning(descriptors).await?;
@@ -110,11 +113,13 @@ impl<N: Neighbours> SecretsDaemon<N> {
             self.opened(profile, open);
             accepted.map(|_| replaced).map_err(|error| failed(profile, error))
         };
+        let result = result.await;
         conclude(
             &self.neighbours,
-            About::of(Action::RestoreBackup, Some(profile), sender).changing(&self.vaults),
-            result.await,
+            About::of(Action::RestoreBackup, Some(profile), sender).changing(&self.vaults).holding(room),
+            result,
         )
+        .await
     }
 
     /// Refuses to replace what nobody said is to be replaced, before a factor is tried.

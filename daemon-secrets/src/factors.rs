@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use core_daemon::Room;
 use core_secrets::header::{Change, Changed, HeaderError, Proof, VaultHeader, Way};
 use core_secrets::vault::VaultError;
 use core_types::ProfileName;
@@ -43,6 +44,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             Ok(sheet(&self.header(&call.profile).await?))
         };
         conclude(&self.neighbours, About::of(Action::Factors, Some(&call.profile), sender), result.await)
+            .await
     }
 
     /// Changes a password. Guessing the old one is an unlock attempt like any other.
@@ -53,8 +55,10 @@ impl<N: Neighbours> SecretsDaemon<N> {
         deadline: Instant,
     ) -> Result<(), SecretsDenial> {
         let (profile, factor) = (&call.profile, call.factor);
+        let mut room = Room::none();
         let result = async {
             identified(Action::ChangePassword, sender)?;
+            room = self.room(profile)?;
             let new = usable(FactorKind::Password, &call.new)?;
             let cost = self.kdf_cost;
             // An open vault's master key is known, so this one password is enough.
@@ -67,7 +71,13 @@ impl<N: Neighbours> SecretsDaemon<N> {
             })
             .await
         };
-        conclude(&self.neighbours, About::of(Action::ChangePassword, Some(profile), sender), result.await)
+        let result = result.await;
+        conclude(
+            &self.neighbours,
+            About::of(Action::ChangePassword, Some(profile), sender).holding(room),
+            result,
+        )
+        .await
     }
 
     /// Adds a way to unlock.
@@ -78,8 +88,10 @@ impl<N: Neighbours> SecretsDaemon<N> {
         deadline: Instant,
     ) -> Result<u32, SecretsDenial> {
         let profile = &call.profile;
+        let mut room = Room::none();
         let result = async {
             identified(Action::AddFactor, sender)?;
+            room = self.room(profile)?;
             let (new, label, cost) = (new_factor(&call.new)?, call.label.clone(), self.kdf_cost);
             if let secrets::NewFactor::SshAgent { key, .. } = &call.new {
                 let header = self.header(profile).await?;
@@ -91,12 +103,18 @@ impl<N: Neighbours> SecretsDaemon<N> {
             })
             .await
         };
+        let result = result.await;
         let kind = match &call.new {
             secrets::NewFactor::Password { .. } => FactorKind::Password,
             secrets::NewFactor::SshAgent { .. } => FactorKind::SshAgent,
             secrets::NewFactor::Recovery { .. } => FactorKind::Recovery,
         };
-        conclude(&self.neighbours, about(Action::AddFactor, profile, sender, kind.to_string()), result.await)
+        conclude(
+            &self.neighbours,
+            about(Action::AddFactor, profile, sender, kind.to_string()).holding(room),
+            result,
+        )
+        .await
     }
 
     /// Removes a way to unlock.
@@ -107,8 +125,10 @@ impl<N: Neighbours> SecretsDaemon<N> {
         deadline: Instant,
     ) -> Result<(), SecretsDenial> {
         let (profile, factor) = (&call.profile, call.factor);
+        let mut room = Room::none();
         let result = async {
             identified(Action::RemoveFactor, sender)?;
+            room = self.room(profile)?;
             let change = Change::Remove { factor };
             let attempted = Attempted { profile, deadline, change, present: &call.present };
             self.change_header(attempted, move |header, proofs, _| {
@@ -116,8 +136,9 @@ impl<N: Neighbours> SecretsDaemon<N> {
             })
             .await
         };
+        let result = result.await;
         let about = about(Action::RemoveFactor, profile, sender, format!("factor {factor}"));
-        conclude(&self.neighbours, about, result.await)
+        conclude(&self.neighbours, about.holding(room), result).await
     }
 
     /// Changes which factors are needed.
@@ -128,8 +149,10 @@ impl<N: Neighbours> SecretsDaemon<N> {
         deadline: Instant,
     ) -> Result<(), SecretsDenial> {
         let (profile, policy) = (&call.profile, call.policy);
+        let mut room = Room::none();
         let result = async {
             identified(Action::SetPolicy, sender)?;
+            room = self.room(profile)?;
             let attempted =
                 Attempted { profile, deadline, change: Change::Policy(policy), present: &call.present };
             self.change_header(attempted, move |header, proofs, _| {
@@ -137,8 +160,9 @@ impl<N: Neighbours> SecretsDaemon<N> {
             })
             .await
         };
+        let result = result.await;
         let about = about(Action::SetPolicy, profile, sender, policy.shown(call.present.len()));
-        conclude(&self.neighbours, about, result.await)
+        conclude(&self.neighbours, about.holding(room), result).await
     }
 
     /// Whether a recovery code is the profile's. Unlocks nothing.
@@ -164,7 +188,8 @@ impl<N: Neighbours> SecretsDaemon<N> {
             tried.await
         };
         let result =
-            conclude(&self.neighbours, About::of(Action::CheckRecovery, Some(profile), sender), result.await);
+            conclude(&self.neighbours, About::of(Action::CheckRecovery, Some(profile), sender), result.await)
+                .await;
         match result {
             Ok(()) => Ok(true),
             Err(SecretsDenial::WrongFactor(_)) => Ok(false),

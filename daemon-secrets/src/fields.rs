@@ -97,7 +97,7 @@ mod encrypted {
 
     impl<N: Neighbours> SecretsDaemon<N> {
         /// The key that the values of a profile are encrypted with on the bus, for whoever may ask for its values.
-        pub(crate) fn field_key(
+        pub(crate) async fn field_key(
             &self,
             call: &FieldKey,
             sender: &Sender,
@@ -108,7 +108,7 @@ mod encrypted {
                 let key = self.vaults.field_key(&permit).map_err(crate::attempt::by_vault)?;
                 Ok(WireSecret::new(key.expose().to_vec()))
             });
-            conclude(&self.neighbours, about(&attempt, sender, [""; 0]), result)
+            conclude(&self.neighbours, about(&attempt, sender, [""; 0]), result).await
         }
     }
 
@@ -122,7 +122,7 @@ mod encrypted {
 
         async fn key(world: &World) -> SecureBytes {
             let call = FieldKey { profile: profile("work") };
-            SecureBytes::copy_of(world.daemon.field_key(&call, &cli()).unwrap().expose())
+            SecureBytes::copy_of(world.daemon.field_key(&call, &cli()).await.unwrap().expose())
         }
 
         fn set(name: &str, value: WireSecret) -> Set {
@@ -167,7 +167,7 @@ mod encrypted {
             let enrolled = world.daemon.field_key(&call, &sender(Some("backup")));
             assert!(matches!(enrolled, Err(SecretsDenial::Forbidden)));
             world.daemon.lock(&Lock { profile: None }, &cli()).await.unwrap();
-            assert!(matches!(world.daemon.field_key(&call, &cli()), Err(SecretsDenial::Locked)));
+            assert!(matches!(world.daemon.field_key(&call, &cli()).await, Err(SecretsDenial::Locked)));
             let recorded: Vec<String> = world
                 .outcomes()
                 .into_iter()

@@ -1,5 +1,6 @@
 //! The operations on versions of secrets: listing, restoring and purging them, and giving a secret another name.
 
+use core_daemon::Room;
 use core_types::header::Sender;
 use core_types::protocol::secrets::{History, Move, Purge, Restore, SecretsDenial, VersionEntry};
 
@@ -23,39 +24,63 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let versions = self.vaults.history(&permit).await.map_err(Refusal::by_vault)?;
             Ok(versions.into_iter().map(shown).collect())
         };
-        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)
+        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await).await
     }
 
     /// Makes an old version the latest, or takes back a removal.
     pub(crate) async fn restore(&self, call: &Restore, sender: &Sender) -> Result<u64, SecretsDenial> {
         let attempt = one(Action::Restore, &call.profile, &call.name, sender);
+        let mut room = Room::none();
         let result = async {
             let permit = self.authorize(&attempt)?;
+            room = self.room(&call.profile)?;
             self.vaults.restore(&permit, call.version).await.map_err(Refusal::by_vault)
         };
-        conclude(&self.neighbours, about(&attempt, sender, [&call.name]).changing(&self.vaults), result.await)
+        let result = result.await;
+        conclude(
+            &self.neighbours,
+            about(&attempt, sender, [&call.name]).changing(&self.vaults).holding(room),
+            result,
+        )
+        .await
     }
 
     /// Deletes old versions for good.
     pub(crate) async fn purge(&self, call: &Purge, sender: &Sender) -> Result<u64, SecretsDenial> {
         let attempt = one(Action::Purge, &call.profile, &call.name, sender);
+        let mut room = Room::none();
         let result = async {
             let permit = self.authorize(&attempt)?;
+            room = self.room(&call.profile)?;
             self.vaults.purge(&permit).await.map_err(Refusal::by_vault)
         };
-        conclude(&self.neighbours, about(&attempt, sender, [&call.name]).changing(&self.vaults), result.await)
+        let result = result.await;
+        conclude(
+            &self.neighbours,
+            about(&attempt, sender, [&call.name]).changing(&self.vaults).holding(room),
+            result,
+        )
+        .await
     }
 
     /// Gives a secret another name. Both names pass the gates; the record has both.
     pub(crate) async fn rename(&self, call: &Move, sender: &Sender) -> Result<(), SecretsDenial> {
         let mut attempt = one(Action::Move, &call.profile, &call.from, sender);
         attempt.names.push(AskedName::new(&call.to));
+        let mut room = Room::none();
         let result = async {
             let permit = self.authorize(&attempt)?;
+            room = self.room(&call.profile)?;
             self.vaults.rename(&permit).await.map_err(Refusal::by_vault)
         };
+        let result = result.await;
         let subject = format!("{} -> {}", call.from, call.to);
-        conclude(&self.neighbours, about(&attempt, sender, [subject]).changing(&self.vaults), result.await)
+        conclude(
+            &self.neighbours,
+            about(&attempt, sender, [subject]).changing(&self.vaults).holding(room),
+            result,
+        )
+        .await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use core_daemon::{AuditQueue, QueueFull};
+use core_daemon::{AuditQueue, NotDurable, Room};
 use core_ipc::{BusClient, CallError};
 use core_types::ProfileName;
 use core_types::header::Refusal;
@@ -24,8 +24,15 @@ pub(crate) trait Neighbours: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(Duration, u64), Unreachable>> + Send;
     /// Says how an attempt ended.
     fn end_unlock(&self, profile: &ProfileName, right: bool) -> impl Future<Output = ()> + Send;
-    /// Hands over an entry for the audit log.
-    fn record(&self, entry: SecretOperationAudit) -> Result<(), QueueFull>;
+    /// Keeps room for the record of a change that is about to be made.
+    fn room(&self, profile: &ProfileName) -> Result<Room, NotDurable>;
+    /// Hands over entries for the audit log, which are about one attempt; answered when they are as safe as the
+    /// profile's mode asks for.
+    fn record(
+        &self,
+        entries: Vec<SecretOperationAudit>,
+        room: Room,
+    ) -> impl Future<Output = Result<(), NotDurable>> + Send;
     /// Makes known that a profile was unlocked or locked.
     fn publish(&self, change: ProfileChanged);
 }
@@ -58,8 +65,12 @@ impl Neighbours for OverTheBus {
         }
     }
 
-    fn record(&self, entry: SecretOperationAudit) -> Result<(), QueueFull> {
-        self.audit.record(entry)
+    fn room(&self, profile: &ProfileName) -> Result<Room, NotDurable> {
+        self.audit.reserve(Some(profile))
+    }
+
+    async fn record(&self, entries: Vec<SecretOperationAudit>, room: Room) -> Result<(), NotDurable> {
+        self.audit.record(entries, room).await
     }
 
     fn publish(&self, change: ProfileChanged) {

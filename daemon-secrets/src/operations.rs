@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use core_daemon::Room;
 use core_secrets::sqlcipher::Attributes;
 use core_types::WireSecret;
 use core_types::header::Sender;
@@ -17,7 +18,7 @@ use crate::crud::{AccessState, AskedName, Attempt, Permit, Refusal, authorize};
 use crate::fields::{Fields, OVERHEAD};
 use crate::neighbours::Neighbours;
 use crate::rate_limit::Cost;
-use crate::record::{About, conclude};
+use crate::record::{About, conclude, unwritable};
 use crate::selection::select;
 use crate::service::SecretsDaemon;
 
@@ -45,6 +46,12 @@ impl<N: Neighbours> SecretsDaemon<N> {
         authorize(attempt, &state)
     }
 
+    /// Keeps room for the record of a change, before it is made.
+    pub(crate) fn room(&self, profile: &ProfileName) -> Result<Room, Refusal> {
+        let room = self.neighbours.room(profile);
+        room.map_err(|error| Refusal::by_vault(unwritable(Some(profile), error)))
+    }
+
     /// Reads one secret.
     pub(crate) async fn get(&self, call: &Get, sender: &Sender) -> Result<WireSecret, SecretsDenial> {
         let attempt = one(Action::Get, &call.profile, &call.name, sender);
@@ -55,14 +62,16 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let name = permit.name_for(Action::Get).map_err(Refusal::by_vault)?;
             fields.outgoing(name, &value).map_err(Refusal::by_vault)
         };
-        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await)
+        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await).await
     }
 
     /// Stores one secret.
     pub(crate) async fn set(&self, call: &Set, sender: &Sender) -> Result<(), SecretsDenial> {
         let attempt = one(Action::Set, &call.profile, &call.name, sender);
+        let mut room = Room::none();
         let result = async {
             let permit = self.authorize(&attempt)?;
+            room = self.room(&call.profile)?;
             check_size(&call.value).map_err(Refusal::by_vault)?;
             let fields = Fields::of(&self.vaults, &permit).map_err(Refusal::by_vault)?;
             let name = permit.name_for(Action::Set).map_err(Refusal::by_vault)?;
@@ -70,17 +79,31 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let attributes = Attributes { expires_unix_ms: call.expires_unix_ms, note: call.note.clone() };
             self.vaults.set(&permit, value, attributes).await.map_err(Refusal::by_vault)
         };
-        conclude(&self.neighbours, about(&attempt, sender, [&call.name]).changing(&self.vaults), result.await)
+        let result = result.await;
+        conclude(
+            &self.neighbours,
+            about(&attempt, sender, [&call.name]).changing(&self.vaults).holding(room),
+            result,
+        )
+        .await
     }
 
     /// Removes one secret.
     pub(crate) async fn delete(&self, call: &Delete, sender: &Sender) -> Result<(), SecretsDenial> {
         let attempt = one(Action::Delete, &call.profile, &call.name, sender);
+        let mut room = Room::none();
         let result = async {
             let permit = self.authorize(&attempt)?;
+            room = self.room(&call.profile)?;
             self.vaults.delete(&permit).await.map_err(Refusal::by_vault)
         };
-        conclude(&self.neighbours, about(&attempt, sender, [&call.name]).changing(&self.vaults), result.await)
+        let result = result.await;
+        conclude(
+            &self.neighbours,
+            about(&attempt, sender, [&call.name]).changing(&self.vaults).holding(room),
+            result,
+        )
+        .await
     }
 
     /// Lists a page of the names that the requester may read.
@@ -106,7 +129,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             Ok(SecretPage { entries: entries.collect(), more: page.more })
         };
         let pattern = call.pattern.as_ref().map(|pattern| pattern.as_str());
-        conclude(&self.neighbours, about(&attempt, sender, pattern), result.await)
+        conclude(&self.neighbours, about(&attempt, sender, pattern), result.await).await
     }
 
     /// Reads several secrets, all or none.
@@ -123,7 +146,8 @@ impl<N: Neighbours> SecretsDaemon<N> {
             Ok(names) => names,
             Err(refusal) => {
                 let subject = subject_of(&refusal.denial);
-                return conclude(&self.neighbours, about(&asking, sender, subject.as_deref()), Err(refusal));
+                return conclude(&self.neighbours, about(&asking, sender, subject.as_deref()), Err(refusal))
+                    .await;
             }
         };
         // One token has been paid for the asking.
@@ -135,7 +159,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             Ok(_) => names.iter().map(|name| name.as_str().to_owned()).collect(),
             Err(refusal) => Vec::from_iter(subject_of(&refusal.denial)),
         };
-        conclude(&self.neighbours, about(&attempt, sender, subjects.iter().map(String::as_str)), result)
+        conclude(&self.neighbours, about(&attempt, sender, subjects.iter().map(String::as_str)), result).await
     }
 
     /// The names that a selection means.
@@ -434,9 +458,24 @@ mod tests {
     async fn a_value_does_not_leave_unrecorded() {
         let world = World::with_vault().await;
         world.set("a", b"x").await.unwrap();
-        world.daemon.neighbours.queue_full.store(true, Ordering::SeqCst);
-        assert_eq!(world.get("a").await, Err(SecretsDenial::Unrecorded));
-        assert_eq!(batch(&world, None).await, Err(SecretsDenial::Unrecorded));
+        world.daemon.neighbours.unwritable.store(true, Ordering::SeqCst);
+        let refused =
+            SecretsDenial::AuditUnwritable { profile: "work".to_owned(), reason: "full".to_owned() };
+        assert_eq!(world.get("a").await, Err(refused.clone()));
+        assert_eq!(batch(&world, None).await, Err(refused));
+    }
+
+    /// What was done could not be refused any more.
+    #[tokio::test]
+    async fn nothing_is_changed_whose_record_has_no_room() {
+        let world = World::with_vault().await;
+        world.set("a", b"before").await.unwrap();
+        world.daemon.neighbours.unwritable.store(true, Ordering::SeqCst);
+        assert!(matches!(world.set("a", b"after").await, Err(SecretsDenial::AuditUnwritable { .. })));
+        let delete = Delete { profile: profile("work"), name: "a".to_owned() };
+        assert!(world.daemon.delete(&delete, &cli()).await.is_err());
+        world.daemon.neighbours.unwritable.store(false, Ordering::SeqCst);
+        assert_eq!(world.get("a").await.unwrap(), b"before");
     }
 
     #[tokio::test]

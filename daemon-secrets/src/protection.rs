@@ -17,9 +17,9 @@ const SWAPS: &str = "/proc/swaps";
 
 impl<N: Neighbours> SecretsDaemon<N> {
     /// The protection of keys and values in this process.
-    pub(crate) fn protection(&self, sender: &Sender) -> Result<MemoryProtection, SecretsDenial> {
+    pub(crate) async fn protection(&self, sender: &Sender) -> Result<MemoryProtection, SecretsDenial> {
         let result = identified(Action::Protection, sender).map(|()| measured());
-        conclude(&self.neighbours, About::of(Action::Protection, None, sender), result)
+        conclude(&self.neighbours, About::of(Action::Protection, None, sender), result).await
     }
 }
 
@@ -55,12 +55,12 @@ mod tests {
     #[tokio::test]
     async fn the_answer_follows_what_is_in_memory() {
         let world = World::with_vault().await;
-        let before = world.daemon.protection(&cli()).unwrap();
+        let before = world.daemon.protection(&cli()).await.unwrap();
         world.set("a", &[7; 5_000]).await.unwrap();
         world.get("a").await.unwrap();
-        let after = world.daemon.protection(&cli()).unwrap();
+        let after = world.daemon.protection(&cli()).await.unwrap();
         assert!(after.bytes_in_use >= before.bytes_in_use + 5_000, "{before:?} {after:?}");
-        let stranger = world.daemon.protection(&sender(Some("backup")));
+        let stranger = world.daemon.protection(&sender(Some("backup"))).await;
         assert!(matches!(stranger, Err(SecretsDenial::Identity { .. })));
     }
 

@@ -2,10 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use core_daemon::{NotDurable, Room};
 use core_types::ProfileName;
 use core_types::header::Sender;
 use core_types::limits::SECRET_NAME_BYTES_MAX;
-use core_types::protocol::profile::{Outcome, Requester, SecretOperationAudit};
+use core_types::protocol::profile::{LockCause, Outcome, Requester, SecretOperationAudit};
 use core_types::protocol::secrets::{Gate, SecretsDenial};
 
 use crate::acl::Action;
@@ -22,12 +23,17 @@ pub(crate) struct About<'a> {
     pub(crate) subjects: Vec<String>,
     /// Where the state of the vault is to be read from afterwards, for what changes it.
     pub(crate) vaults: Option<&'a Vaults>,
+    /// Why the profile was locked, if it was.
+    pub(crate) cause: Option<LockCause>,
+    /// The room that was kept for the record of a change.
+    pub(crate) room: Room,
 }
 
 impl<'a> About<'a> {
     /// What is about no secret in particular.
     pub(crate) fn of(action: Action, profile: Option<&'a ProfileName>, sender: &'a Sender) -> Self {
-        Self { action, profile, sender, subjects: Vec::new(), vaults: None }
+        let (subjects, vaults, cause, room) = (Vec::new(), None, None, Room::none());
+        Self { action, profile, sender, subjects, vaults, cause, room }
     }
 
     /// The same of something that changes, locks or unlocks the vault: its record says in which state it is then.
@@ -35,13 +41,24 @@ impl<'a> About<'a> {
         Self { vaults: Some(vaults), ..self }
     }
 
+    /// The same with the room that was kept for its record before the change was made.
+    pub(crate) fn holding(self, room: Room) -> Self {
+        Self { room, ..self }
+    }
+
+    /// The same of a lock, with its reason.
+    pub(crate) fn because(self, cause: LockCause) -> Self {
+        Self { cause: Some(cause), ..self }
+    }
+
     fn generation(&self) -> Option<u64> {
         self.vaults?.generation(self.profile?)
     }
 }
 
-/// Records how an attempt ended and gives the result on. A result that could not be recorded is not given.
-pub(crate) fn conclude<T>(
+/// Records how an attempt ended and gives the result on, when its record is as safe as the profile's mode asks for. A
+/// result whose record is not is not given.
+pub(crate) async fn conclude<T>(
     neighbours: &impl Neighbours,
     about: About<'_>,
     result: Result<T, Refusal>,
@@ -50,30 +67,26 @@ pub(crate) fn conclude<T>(
     let Some(operation) = about.action.operation() else { return result.map_err(|refusal| refusal.denial) };
     let outcome = outcome(&result);
     let generation = result.as_ref().ok().and_then(|_| about.generation());
+    let cause = result.as_ref().ok().and(about.cause);
     let subjects = match about.subjects.is_empty() {
         true => vec![None],
         false => about.subjects.into_iter().map(|subject| Some(cut(subject))).collect(),
     };
-    for subject in subjects {
-        let entry = SecretOperationAudit {
-            unix_ms: unix_ms_now(),
-            operation,
-            profile: about.profile.cloned(),
-            subject,
-            requester: Requester::from(about.sender),
-            outcome: outcome.clone(),
-            generation,
-        };
-        if neighbours.record(entry).is_err() {
-            tracing::error!(
-                requester = about.sender.requester(),
-                ?operation,
-                "an attempt could not be recorded"
-            );
-            return Err(SecretsDenial::Unrecorded);
-        }
+    let requester = Requester::from(about.sender);
+    let entry = SecretOperationAudit::new(unix_ms_now(), operation, requester, outcome);
+    let entry = SecretOperationAudit { generation, cause, ..entry };
+    let entries = subjects.into_iter().map(|subject| entry.clone().about(about.profile.cloned(), subject));
+    if let Err(error) = neighbours.record(entries.collect(), about.room).await {
+        tracing::error!(requester = about.sender.requester(), ?operation, "an attempt could not be recorded");
+        return Err(unwritable(about.profile, error));
     }
     result.map_err(|refusal| refusal.denial)
+}
+
+/// The denial of what could not be recorded as the profile's mode asks for.
+pub(crate) fn unwritable(profile: Option<&ProfileName>, NotDurable(reason): NotDurable) -> SecretsDenial {
+    let profile = profile.map_or("all", ProfileName::as_str).to_owned();
+    SecretsDenial::AuditUnwritable { profile, reason }
 }
 
 fn outcome<T>(result: &Result<T, Refusal>) -> Outcome {
@@ -135,6 +148,7 @@ fn kind(denial: &SecretsDenial) -> &'static str {
         SecretsDenial::StorageFull => "storage full",
         SecretsDenial::Storage(_) => "storage",
         SecretsDenial::Unrecorded => "unrecorded",
+        SecretsDenial::AuditUnwritable { .. } => "audit log not writable",
         SecretsDenial::ForeignField => "foreign field",
         SecretsDenial::BadBackup(_) => "bad backup",
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use core_daemon::Room;
 use core_secrets::header::Change;
 use core_secrets::vault::{NewKeys, VaultLock};
 use core_types::ProfileName;
@@ -30,8 +31,10 @@ impl<N: Neighbours> SecretsDaemon<N> {
         deadline: Instant,
     ) -> Result<(), SecretsDenial> {
         let profile = &call.profile;
+        let mut room = Room::none();
         let result = async {
             identified(Action::Rekey, sender)?;
+            room = self.room(profile)?;
             let header = self.header(profile).await?;
             let proofs = proofs(&header, &call.present)?;
             header.check_for(Change::MasterKey, &proofs).map_err(|error| failed(profile, error.into()))?;
@@ -50,7 +53,9 @@ impl<N: Neighbours> SecretsDaemon<N> {
             self.vaults.end_rekey(profile, rekeyed.is_ok());
             rekeyed
         };
-        conclude(&self.neighbours, About::of(Action::Rekey, Some(profile), sender), result.await)
+        let result = result.await;
+        conclude(&self.neighbours, About::of(Action::Rekey, Some(profile), sender).holding(room), result)
+            .await
     }
 
     async fn exchange_keys(
@@ -95,6 +100,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let result =
             identified(Action::RekeyProgress, sender).map(|()| self.vaults.rekey_state(&call.profile));
         conclude(&self.neighbours, About::of(Action::RekeyProgress, Some(&call.profile), sender), result)
+            .await
     }
 }
 

@@ -106,7 +106,7 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Purge(call) => answer(&call, self.purge(&call, sender).await),
             SecretsRequest::Move(call) => answer(&call, self.rename(&call, sender).await),
             SecretsRequest::AcceptRollback(call) => answer(&call, self.accept_rollback(&call, sender).await),
-            SecretsRequest::Protection(call) => answer(&call, self.protection(sender)),
+            SecretsRequest::Protection(call) => answer(&call, self.protection(sender).await),
             SecretsRequest::Backup(call) => {
                 answer(&call, self.backup(&call, sender, caller.descriptors, deadline).await)
             }
@@ -117,14 +117,14 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
                 answer(&call, self.restore_backup(&call, sender, caller.descriptors, deadline).await)
             }
             #[cfg(feature = "ipc-field-encryption")]
-            SecretsRequest::FieldKey(call) => answer(&call, self.field_key(&call, sender)),
+            SecretsRequest::FieldKey(call) => answer(&call, self.field_key(&call, sender).await),
         }
     }
 
     async fn stop(&self) {
         self.vaults.cancel_rekeys();
         for profile in self.vaults.unlocked() {
-            self.lock_one(&profile).await;
+            self.lock_at_end(&profile).await;
         }
     }
 }
@@ -134,7 +134,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::acl::tests::sender;
     use crate::neighbours::Unreachable;
-    use core_daemon::QueueFull;
+    use core_daemon::{NotDurable, Room};
     use core_types::WireSecret;
     use core_types::header::Sender;
     use core_types::name::ProfileName;
@@ -159,7 +159,7 @@ pub(crate) mod tests {
         pub(crate) under_way: AtomicUsize,
         pub(crate) most_under_way: AtomicUsize,
         pub(crate) ended: Mutex<Vec<bool>>,
-        pub(crate) queue_full: AtomicBool,
+        pub(crate) unwritable: AtomicBool,
         pub(crate) entries: Mutex<Vec<SecretOperationAudit>>,
         pub(crate) changes: Mutex<Vec<(String, bool)>>,
     }
@@ -178,11 +178,17 @@ pub(crate) mod tests {
             self.under_way.fetch_sub(1, Ordering::SeqCst);
             self.ended.lock().unwrap().push(right);
         }
-        fn record(&self, entry: SecretOperationAudit) -> Result<(), QueueFull> {
-            if self.queue_full.load(Ordering::SeqCst) {
-                return Err(QueueFull);
+        fn room(&self, _: &ProfileName) -> Result<Room, NotDurable> {
+            match self.unwritable.load(Ordering::SeqCst) {
+                true => Err(NotDurable("full".to_owned())),
+                false => Ok(Room::none()),
             }
-            self.entries.lock().unwrap().push(entry);
+        }
+        async fn record(&self, entries: Vec<SecretOperationAudit>, _: Room) -> Result<(), NotDurable> {
+            if self.unwritable.load(Ordering::SeqCst) {
+                return Err(NotDurable("full".to_owned()));
+            }
+            self.entries.lock().unwrap().extend(entries);
             Ok(())
         }
         fn publish(&self, change: ProfileChanged) {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use core_daemon::Room;
 use core_secrets::vault::OpenVault;
-use core_types::ProfileName;
 use core_types::header::Sender;
+use core_types::name::{DaemonName, ProfileName, SECRETS};
+use core_types::protocol::profile::LockCause;
 use core_types::protocol::secrets::{
     AcceptRollback, FactorKind, Init, Lock, ProfileChanged, ProfileEntry, SecretsDenial, Unlock, Unlocked,
 };
@@ -30,8 +32,10 @@ impl<N: Neighbours> SecretsDaemon<N> {
         deadline: Instant,
     ) -> Result<(), SecretsDenial> {
         let profile = &call.profile;
+        let mut room = Room::none();
         let result = async {
             identified(Action::Init, sender)?;
+            room = self.room(profile)?;
             let password = usable(FactorKind::Password, &call.password)?;
             let _turn = self.turn(profile, deadline).await?;
             let (folder, params) = (self.vaults.folder(profile), self.kdf_cost);
@@ -39,11 +43,13 @@ impl<N: Neighbours> SecretsDaemon<N> {
             self.opened(profile, open.map_err(|error| failed(profile, error))?);
             Ok(())
         };
+        let result = result.await;
         conclude(
             &self.neighbours,
-            About::of(Action::Init, Some(profile), sender).changing(&self.vaults),
-            result.await,
+            About::of(Action::Init, Some(profile), sender).changing(&self.vaults).holding(room),
+            result,
         )
+        .await
     }
 
     /// Unlocks a profile.
@@ -54,8 +60,10 @@ impl<N: Neighbours> SecretsDaemon<N> {
         deadline: Instant,
     ) -> Result<Unlocked, SecretsDenial> {
         let profile = &call.profile;
+        let mut room = Room::none();
         let result = async {
             identified(Action::Unlock, sender)?;
+            room = self.room(profile)?;
             if self.vaults.status(profile) == ProfileStatus::Unlocked {
                 return self.as_it_was_left(profile, Unlocked::Already);
             }
@@ -83,11 +91,13 @@ impl<N: Neighbours> SecretsDaemon<N> {
             self.opened(profile, open);
             self.as_it_was_left(profile, Unlocked::Now)
         };
+        let result = result.await;
         conclude(
             &self.neighbours,
-            About::of(Action::Unlock, Some(profile), sender).changing(&self.vaults),
-            result.await,
+            About::of(Action::Unlock, Some(profile), sender).changing(&self.vaults).holding(room),
+            result,
         )
+        .await
     }
 
     /// The answer for an unlocked profile, unless its vault is not the one that was written last: that is told each time
@@ -107,15 +117,21 @@ impl<N: Neighbours> SecretsDaemon<N> {
     ) -> Result<bool, SecretsDenial> {
         let cost = Cost { tokens: 1, names: 1 };
         let attempt = several(Action::AcceptRollback, &call.profile, Vec::new(), cost, sender);
+        let mut room = Room::none();
         let result = async {
             let permit = self.authorize(&attempt)?;
+            room = self.room(&call.profile)?;
             self.vaults.accept_rollback(&permit, 0).await.map_err(by_vault)
         };
+        let result = result.await;
         conclude(
             &self.neighbours,
-            About::of(Action::AcceptRollback, Some(&call.profile), sender).changing(&self.vaults),
-            result.await,
+            About::of(Action::AcceptRollback, Some(&call.profile), sender)
+                .changing(&self.vaults)
+                .holding(room),
+            result,
         )
+        .await
     }
 
     /// Locks one profile or all. Answers when no key and no value of them is in memory.
@@ -123,7 +139,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let about = About::of(Action::Lock, call.profile.as_ref(), sender);
         let wanted = match self.wanted(call, sender) {
             Ok(wanted) if !wanted.is_empty() => wanted,
-            nothing => return conclude(&self.neighbours, about, nothing),
+            nothing => return conclude(&self.neighbours, about, nothing).await,
         };
         let mut locked = Vec::new();
         for profile in wanted {
@@ -133,9 +149,12 @@ impl<N: Neighbours> SecretsDaemon<N> {
             // Locked it is, whether that can be recorded or not.
             let _ = conclude(
                 &self.neighbours,
-                About::of(Action::Lock, Some(&profile), sender).changing(&self.vaults),
+                About::of(Action::Lock, Some(&profile), sender)
+                    .changing(&self.vaults)
+                    .because(LockCause::User),
                 Ok(()),
-            );
+            )
+            .await;
         }
         Ok(locked)
     }
@@ -160,7 +179,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let listed = tokio::task::spawn_blocking(move || vaults.profiles()).await;
             listed.unwrap_or_else(|error| Err(SecretsDenial::Storage(error.to_string()))).map_err(by_vault)
         };
-        conclude(&self.neighbours, About::of(Action::Profiles, None, sender), result.await)
+        conclude(&self.neighbours, About::of(Action::Profiles, None, sender), result.await).await
     }
 
     /// Locks a profile and makes it known; `false` if it was locked.
@@ -173,10 +192,32 @@ impl<N: Neighbours> SecretsDaemon<N> {
         locked
     }
 
+    /// Locks a profile because this daemon ends.
+    pub(crate) async fn lock_at_end(&self, profile: &ProfileName) {
+        self.lock_one(profile).await;
+        let own = self_as_sender();
+        // Locked it is, whether that can be recorded or not.
+        let about = About::of(Action::Lock, Some(profile), &own).changing(&self.vaults);
+        let _ = conclude(&self.neighbours, about.because(LockCause::Shutdown), Ok(())).await;
+    }
+
     pub(crate) fn opened(&self, profile: &ProfileName, open: OpenVault) {
         self.vaults.install(profile, open);
         tracing::info!(%profile, "unlocked");
         self.neighbours.publish(ProfileChanged { profile: profile.clone(), unlocked: true });
+    }
+}
+
+/// This daemon, as the one that asked for what it does by itself.
+fn self_as_sender() -> Sender {
+    Sender {
+        name: DaemonName::parse(SECRETS).ok(),
+        connection: 0,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        pid: Some(std::process::id()),
+        executable: None,
+        unit: None,
     }
 }
 

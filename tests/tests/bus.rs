@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use core_ipc::CallOptions;
 use core_ipc::wire::Identity;
+use core_types::config::AuditMode;
 use core_types::header::{Destination, Header, Kind, Refusal, Seal};
 use core_types::limits::{IN_FLIGHT_MAX, UNAUTHENTICATED_MAX};
 use core_types::name::{BUS, PROFILE, SECRETS};
@@ -73,8 +74,13 @@ fn a_bystander_that_listens_to_everything_hears_nothing_of_others() {
 fn a_forged_answer_is_ignored_and_audited() {
     let system = System::boot(Spec::ready());
     let mut forger = Hostile::connect(&system);
-    let lie: Result<AuditState, ProfileDenial> =
-        Ok(AuditState { next_sequence: u64::MAX, failing: Some("forged".to_owned()) });
+    let lie: Result<AuditState, ProfileDenial> = Ok(AuditState {
+        next_sequence: u64::MAX,
+        failing: Some("forged".to_owned()),
+        mode: AuditMode::Written,
+        modes: Vec::new(),
+        missing: 0,
+    });
     let lie = encode(&lie).unwrap();
 
     // A request that cannot be answered yet: its service is stopped, and the bus has taken it.
@@ -166,17 +172,10 @@ fn a_sender_is_what_the_bus_says_and_not_what_it_says_itself() {
         executable: None,
         unit: None,
     };
-    let entry = SecretOperationAudit {
-        unix_ms: 0,
-        operation: Operation::Get,
-        profile: None,
-        subject: Some("invented".to_owned()),
-        requester: Requester::from(&claim),
-        outcome: Outcome::Done,
-        generation: None,
-    };
+    let entry = SecretOperationAudit::new(0, Operation::Get, Requester::from(&claim), Outcome::Done)
+        .about(None, Some("invented".to_owned()));
     let requests = [
-        ProfileRequest::Record(Record { origin: 1, first: 0, entries: vec![entry] }),
+        ProfileRequest::Record(Record { origin: 1, first: 0, entries: vec![entry], missing: 0 }),
         ProfileRequest::BeginUnlock(BeginUnlock { profile: profile() }),
         ProfileRequest::EndUnlock(EndUnlock { profile: profile(), right: true }),
     ];

@@ -1,8 +1,10 @@
 //! `pds status`: profiles with their lock state and factors, daemons with versions and pids, the audit log, and how
 //! well secrets are protected in memory.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
+use core_types::config::AuditMode;
 use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 use core_types::protocol::bus::{Peer, Peers};
 use core_types::protocol::profile::{AuditState, AuditStatus};
@@ -35,16 +37,38 @@ pub(super) struct Daemon {
     pub(super) pid: Option<u32>,
 }
 
-/// The audit log in `--json`; `failing` says why nothing can be written, when nothing can.
+/// The audit log in `--json`; `failing` says why nothing can be written, when nothing can, `modes` has the profiles
+/// with a mode of their own, and `missing` counts entries that there was no room for.
 #[derive(Serialize)]
 struct Audit {
     entries: u64,
     failing: Option<String>,
+    mode: AuditMode,
+    modes: BTreeMap<String, AuditMode>,
+    missing: u64,
 }
 
 impl From<AuditState> for Audit {
     fn from(state: AuditState) -> Self {
-        Self { entries: state.next_sequence.saturating_sub(1), failing: state.failing }
+        let AuditState { next_sequence, failing, mode, modes, missing } = state;
+        let modes = modes.into_iter().map(|(profile, mode)| (profile.into(), mode)).collect();
+        Self { entries: next_sequence.saturating_sub(1), failing, mode, modes, missing }
+    }
+}
+
+impl Audit {
+    fn line(&self) -> String {
+        let mut line = format!("{} entries; mode {}", self.entries, self.mode.as_str());
+        for (profile, mode) in &self.modes {
+            line.push_str(&format!(", {} {}", shown(profile), mode.as_str()));
+        }
+        if self.missing > 0 {
+            line.push_str(&format!("; {} entries are missing", self.missing));
+        }
+        if let Some(reason) = &self.failing {
+            line.push_str(&format!("; failing: {}", shown(reason)));
+        }
+        line
     }
 }
 
@@ -165,13 +189,8 @@ fn write(session: &mut Session, status: &Status) -> Result<(), Failure> {
     output.line("daemons")?;
     status.daemons.iter().try_for_each(|daemon| output.line(format_args!("  {}", daemon_line(daemon))))?;
     output.line("audit log")?;
-    match &status.audit {
-        None => output.line("  unknown")?,
-        Some(Audit { entries, failing: None }) => output.line(format_args!("  {entries} entries"))?,
-        Some(Audit { entries, failing: Some(reason) }) => {
-            output.line(format_args!("  {entries} entries; failing: {}", shown(reason)))?
-        }
-    }
+    let audit = status.audit.as_ref().map_or_else(|| "unknown".to_owned(), Audit::line);
+    output.line(format_args!("  {audit}"))?;
     output.line("memory of secrets")?;
     let memory = status.memory.as_ref().map_or_else(|| "unknown".to_owned(), Memory::line);
     output.line(format_args!("  {memory}"))
@@ -216,8 +235,21 @@ mod tests {
             serde_json::to_string(&status).unwrap(),
             r#"{"profiles":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null}],"audit":null,"memory":null}"#
         );
-        let audit = Audit::from(AuditState { next_sequence: 8, failing: Some("full".to_owned()) });
-        assert_eq!(serde_json::to_string(&audit).unwrap(), r#"{"entries":7,"failing":"full"}"#);
+        let audit = Audit::from(AuditState {
+            next_sequence: 8,
+            failing: Some("full".to_owned()),
+            mode: AuditMode::Written,
+            modes: vec![("work".parse().unwrap(), AuditMode::Durable)],
+            missing: 3,
+        });
+        assert_eq!(
+            serde_json::to_string(&audit).unwrap(),
+            r#"{"entries":7,"failing":"full","mode":"written","modes":{"work":"durable"},"missing":3}"#
+        );
+        assert_eq!(
+            audit.line(),
+            "7 entries; mode written, work durable; 3 entries are missing; failing: full"
+        );
         let memory = Memory::from(MemoryProtection {
             level: ProtectionLevel::Locked,
             bytes_in_use: 32,

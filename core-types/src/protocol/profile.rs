@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::secrets::Gate;
 use super::service;
+use crate::config::AuditMode;
 use crate::name::{PROFILE, ProfileName};
 
 /// Asks for leave to try a password: answered with how long to wait first. Only `daemon-secrets` may ask.
@@ -81,6 +82,43 @@ pub enum Operation {
     RestoreBackup,
     /// A vault got new keys.
     Rekey,
+    /// Entries are missing here, because there was room for them nowhere.
+    Gap,
+    /// A program that was started with secrets has ended.
+    RunEnd,
+}
+
+/// Why a profile was locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LockCause {
+    /// Somebody asked for it.
+    User,
+    /// The daemon that held it open ended.
+    Shutdown,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChildExit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Nobody can tell: what watched it was killed.
+    Unknown,
+}
+
+/// A program that was started with secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildRecord {
+    /// Its process.
+    pub pid: u32,
+    /// The variables it got, in order; the secrets behind them stand in the entries of their reading.
+    pub variables: Vec<String>,
+    /// How it ended, once it has.
+    pub exit: Option<ChildExit>,
 }
 
 /// How it ended.
@@ -147,6 +185,27 @@ pub struct SecretOperationAudit {
     pub outcome: Outcome,
     /// How many changes the vault had seen then, where that is worth remembering.
     pub generation: Option<u64>,
+    /// Why a profile was locked.
+    pub cause: Option<LockCause>,
+    /// The program that was started, or has ended.
+    pub child: Option<ChildRecord>,
+    /// How many entries are missing, with [`Operation::Gap`].
+    pub missing: Option<u64>,
+}
+
+impl SecretOperationAudit {
+    /// An entry that concerns no profile and nothing in particular.
+    #[must_use]
+    pub fn new(unix_ms: u64, operation: Operation, requester: Requester, outcome: Outcome) -> Self {
+        let (profile, subject, generation, cause, child, missing) = (None, None, None, None, None, None);
+        Self { unix_ms, operation, profile, subject, requester, outcome, generation, cause, child, missing }
+    }
+
+    /// The same, about this.
+    #[must_use]
+    pub fn about(self, profile: Option<ProfileName>, subject: Option<String>) -> Self {
+        Self { profile, subject, ..self }
+    }
 }
 
 /// Adds entries to the audit log; answered when they have been written. Only the daemons that guard something may.
@@ -160,7 +219,13 @@ pub struct Record {
     pub first: u64,
     /// The entries, in order.
     pub entries: Vec<SecretOperationAudit>,
+    /// How many entries that process had no room for and has not told in an entry yet.
+    pub missing: u64,
 }
+
+/// Asks for all that has been recorded to be on the disk; answered when it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditSync {}
 
 /// Asks for the last entries of the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -213,6 +278,12 @@ pub struct AuditState {
     pub next_sequence: u64,
     /// Why nothing can be written, when nothing can.
     pub failing: Option<String>,
+    /// The mode of profiles that have none of their own.
+    pub mode: AuditMode,
+    /// The profiles that have one.
+    pub modes: Vec<(ProfileName, AuditMode)>,
+    /// How many entries are known to be missing.
+    pub missing: u64,
 }
 
 /// Why `daemon-profile` said no.
@@ -241,5 +312,6 @@ service! {
         4 AuditTail -> Vec<AuditLine>,
         5 AuditVerify -> AuditReport,
         6 AuditStatus -> AuditState,
+        7 AuditSync -> (),
     }
 }

@@ -593,6 +593,14 @@ pub enum SecretsDenial {
     /// The vault is getting new keys.
     #[error("profile '{0}' is getting new keys, and can only be read until it has them")]
     Rekeying(ProfileName),
+    /// The profile's audit mode is `durable`, and the log could not be written.
+    #[error("the audit log of profile '{profile}' is durable and cannot be written: {reason}")]
+    AuditUnwritable {
+        /// The profile, or `all`.
+        profile: String,
+        /// Why not, in words that hold no secret.
+        reason: String,
+    },
 }
 
 /// Asks for the key that the values of an unlocked profile are encrypted with on the bus: only with the build feature

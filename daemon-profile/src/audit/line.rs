@@ -2,7 +2,9 @@
 
 use core_crypto::hash_chain::Link;
 use core_types::name::PROFILE;
-use core_types::protocol::profile::{Operation, Outcome, Requester, SecretOperationAudit};
+use core_types::protocol::profile::{
+    ChildRecord, LockCause, Operation, Outcome, Requester, SecretOperationAudit,
+};
 use core_types::protocol::secrets::Gate;
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +128,12 @@ struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<LockCause>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    child: Option<&'a ChildRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     torn: Option<&'a Torn>,
     recorder: Recorder,
 }
@@ -205,6 +213,9 @@ fn event_fields<'a>(
         gate,
         reason,
         generation: event.generation,
+        cause: event.cause,
+        child: event.child.as_ref(),
+        missing: event.missing,
         torn: None,
         recorder: recorder.clone(),
     }
@@ -229,6 +240,9 @@ fn torn_fields(sequence: u64, previous: Link, unix_ms: u64, torn: &Torn) -> Fiel
         gate: None,
         reason: Some("the line before this one was not written to its end"),
         generation: None,
+        cause: None,
+        child: None,
+        missing: None,
         torn: Some(torn),
         recorder: Recorder::own(),
     }
@@ -262,21 +276,15 @@ pub(crate) mod samples {
     use super::*;
 
     pub(crate) fn event(subject: &str) -> SecretOperationAudit {
-        SecretOperationAudit {
-            unix_ms: 1_763_781_361_007,
-            operation: Operation::Get,
-            profile: Some(ProfileName::parse("default").unwrap()),
-            subject: Some(subject.to_owned()),
-            requester: Requester {
-                name: CLI.to_owned(),
-                uid: 1000,
-                pid: Some(4711),
-                executable: Some("/usr/bin/pds".to_owned()),
-                unit: None,
-            },
-            outcome: Outcome::Done,
-            generation: None,
-        }
+        let requester = Requester {
+            name: CLI.to_owned(),
+            uid: 1000,
+            pid: Some(4711),
+            executable: Some("/usr/bin/pds".to_owned()),
+            unit: None,
+        };
+        SecretOperationAudit::new(1_763_781_361_007, Operation::Get, requester, Outcome::Done)
+            .about(Some(ProfileName::parse("default").unwrap()), Some(subject.to_owned()))
     }
 
     /// The line of an entry, without its line feed.

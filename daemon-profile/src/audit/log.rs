@@ -238,7 +238,7 @@ mod tests {
     fn record(first: u64, count: u64) -> Record {
         let entries =
             (first..first + count).map(|number| samples::event(&format!("name-{number}"))).collect();
-        Record { origin: 5, first, entries }
+        Record { origin: 5, first, entries, missing: 0 }
     }
 
     /// What every test of a mishap asks in the end: the chain is whole, and each entry stands in it once.

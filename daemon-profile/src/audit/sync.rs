@@ -35,7 +35,10 @@ impl Syncer {
     }
 
     /// Makes all that is in `file` now durable. Blocks; a failure is kept for [`Self::failure`].
-    pub(crate) fn run(&self, file: &File) {
+    ///
+    /// # Errors
+    /// It may not be.
+    pub(crate) fn run(&self, file: &File) -> Result<(), String> {
         let _turn = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         // From here on what is written is perhaps not covered by this run, so it asks for another.
         self.waiting.store(false, Ordering::Release);
@@ -44,6 +47,7 @@ impl Syncer {
         if let Some(failure) = &failure {
             tracing::error!("{failure}; entries written since the last success may not survive a power cut");
         }
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&failure);
+        failure.map_or(Ok(()), Err)
     }
 }
