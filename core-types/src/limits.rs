@@ -33,14 +33,20 @@ pub const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - 4096;
 pub const DESCRIPTORS_MAX: usize = 8;
 /// Most bytes read from a connection before its handshake has ended.
 pub const PRE_HANDSHAKE_BYTES_MAX: usize = 256;
-/// Most connections that may wait for their handshake at once.
-pub const UNAUTHENTICATED_MAX: usize = 64;
+/// Most connections that may wait for their handshake at once, or for a place for it.
+pub const UNAUTHENTICATED_MAX: usize = 256;
 /// How long a handshake may take, in milliseconds.
 pub const HANDSHAKE_MS_MAX: u64 = 5_000;
 /// Most connections the bus keeps, over all users of it.
 pub const CONNECTIONS_MAX: usize = 256;
 /// Connections of [`CONNECTIONS_MAX`] that only registered daemons may take.
 pub const CONNECTIONS_RESERVED: usize = 16;
+/// Most connections of one process that are not registered daemons'; a further one waits for a place.
+pub const PROCESS_CONNECTIONS_MAX: usize = 64;
+/// Most requests that services have at once from all such connections of one process; further ones are held.
+pub const PROCESS_DELIVERED_MAX: usize = 16;
+/// Most requests that services have at once from all processes that ask for more than they wait for.
+pub const PRESSING_DELIVERED_MAX: usize = 8;
 /// Most requests one connection may have unanswered.
 pub const IN_FLIGHT_MAX: usize = 64;
 /// Most bytes waiting to be written to one connection.

@@ -1,40 +1,36 @@
 //! The running bus: one loop that accepts connections, lets them prove who they are, and does what the router says.
 //!
-//! Everyone who has sent something gets a turn, and in a turn a stranger gets one frame through. So what many
-//! strangers send costs the others one frame of each of them, however much it is.
+//! Everyone who has sent something gets a turn, as `turns` has it, and in a turn a stranger gets one frame through, or
+//! its handshake. So what a process sends costs the others one frame, however much it is.
 
-use std::collections::{HashMap, VecDeque};
+mod entry;
+
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use core_crypto::private_fs;
 use core_daemon::StartError;
-use core_ipc::socket::{self, ReadBuffer};
-use core_ipc::wire::noise::Session;
-use core_ipc::wire::{Connection, Frame, Identity, WireError};
+use core_ipc::socket::ReadBuffer;
+use core_ipc::wire::{Frame, Identity, WireError};
 use core_types::header::{Header, Kind, Refusal, Seal};
-use core_types::limits::{
-    CONNECTIONS_MAX, CONNECTIONS_RESERVED, DESCRIPTORS_HELD_MAX, STRANGER_BYTES_MAX, STRANGERS_BYTES_MAX,
-};
-use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
+use core_types::limits::{DESCRIPTORS_HELD_MAX, STRANGER_BYTES_MAX, STRANGERS_BYTES_MAX};
+use core_types::name::BUS;
 use core_types::paths::Paths;
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::facts;
-use crate::newcomers::{Newcomers, Step};
+use crate::newcomers::Newcomers;
 use crate::peer::{Held, Peer};
 use crate::poll::{Happened, Poll};
-use crate::router::{ConnectionId, Effect, Refused, Released, Router};
+use crate::router::{ConnectionId, Effect, Refused, Released, Router, Stranger};
 use crate::supervise;
+use crate::turns::{Lane, Turns};
 
-/// Pause after a failed accept(2): the usual reason is that no descriptor is left, which only time mends.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections accepted before the others get their turns: each costs a handshake.
-const ACCEPTS_PER_TURN: usize = 4;
+/// Turns taken before the poll is asked again who has something.
+const TURNS_AT_ONCE: usize = 32;
 /// Frames of a registered daemon in one turn; a stranger has one.
 const FRAMES_PER_TURN: usize = 16;
 
@@ -57,7 +53,7 @@ pub(crate) struct Bus {
     newcomers: Newcomers,
     pub(crate) router: Router,
     peers: HashMap<ConnectionId, Peer>,
-    turns: VecDeque<ConnectionId>,
+    turns: Turns,
     /// Connections that are to end, because they do not read or keep too much.
     ending: Vec<ConnectionId>,
     buffer: ReadBuffer,
@@ -139,7 +135,7 @@ impl Bus {
             newcomers: Newcomers::default(),
             router: Router::default(),
             peers: HashMap::new(),
-            turns: VecDeque::new(),
+            turns: Turns::new(),
             ending: Vec::new(),
             buffer: ReadBuffer::default(),
         })
@@ -148,8 +144,8 @@ impl Bus {
     /// Serves until told to end.
     fn run(&mut self, mut supervisor: Option<OwnedFd>) -> Result<(), Errno> {
         loop {
-            let until = if self.turns.is_empty() { self.next_deadline() } else { Some(Instant::now()) };
-            self.poll.wait(until)?;
+            let due = self.turns.next_due(Instant::now());
+            self.poll.wait([due, self.next_deadline()].into_iter().flatten().min())?;
             let now = Instant::now();
             let mut place = 0;
             while let Some(happened) = self.poll.happened(place) {
@@ -167,11 +163,10 @@ impl Bus {
                     _ => self.notice(happened, now),
                 }
             }
-            for _ in 0..self.turns.len() {
-                if let Some(id) = self.turns.pop_front() {
-                    self.turn(id);
-                    self.follow_up(now);
-                }
+            for _ in 0..TURNS_AT_ONCE {
+                let Some(id) = self.turns.next(now) else { break };
+                self.turn(id, now);
+                self.follow_up(now);
             }
             self.keep_time(now);
         }
@@ -208,52 +203,21 @@ impl Bus {
         loop {
             self.let_held_go(now);
             match self.ending.pop() {
-                Some(id) => self.end(id),
+                Some(id) => self.end(id, now),
                 None => return,
             }
         }
     }
 
-    fn watch_listener(&self, watch: bool) {
-        if let Err(error) = self.poll.watch_reading(LISTENER, &self.listener, watch) {
-            tracing::error!(%error, "the socket of the bus cannot be watched");
-        }
-    }
-
-    fn accept_some(&mut self, now: Instant) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(socket) => self.greet(socket, now),
-                Err(Errno::AGAIN) => return,
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "no connection can be accepted for a moment");
-                    self.accept_again = Some(now + ACCEPT_PAUSE);
-                    return self.watch_listener(false);
-                }
-            }
-        }
-    }
-
-    fn greet(&mut self, socket: OwnedFd, now: Instant) {
-        if !facts::is_own_user(&socket) {
-            tracing::warn!("a connection of another user was closed");
-            return;
-        }
-        self.last_connection += 1;
-        let id = self.last_connection;
-        if let Err(error) = self.poll.add(id, &socket) {
-            tracing::error!(%error, "a connection cannot be watched and was closed");
-            return;
-        }
-        self.newcomers.admit(id, socket, now);
-        // Message 1 is usually there already.
-        self.hear_newcomer(id, now);
-    }
-
     fn notice(&mut self, happened: Happened, now: Instant) {
         let id = happened.number;
-        let Some(peer) = self.peers.get_mut(&id) else { return self.hear_newcomer(id, now) };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return if happened.gone { self.dismiss(id) } else { self.queue_newcomer(id, now) };
+        };
+        if happened.gone && !self.router.is_registered(id) {
+            // Nobody waits for answers to what it sent.
+            return self.ending.push(id);
+        }
         if happened.writable {
             if peer.flush().is_err() {
                 return self.ending.push(id);
@@ -261,59 +225,38 @@ impl Bus {
             self.watch_room(id);
         }
         if happened.readable {
-            self.queue(id);
+            self.queue(id, now);
         }
     }
 
-    fn hear_newcomer(&mut self, id: ConnectionId, now: Instant) {
-        let Step::Authenticated(socket, session) = self.newcomers.read(id, &self.identity) else { return };
-        let Some(sender) = facts::sender(&socket, id) else { return };
-        if !self.make_room(&session) {
-            tracing::warn!(pid = sender.pid, "a connection was closed: too many are open");
-            return;
-        }
-        self.router.join(sender);
-        self.peers.insert(id, Peer::new(socket, Connection::new(*session, &[]), now));
-    }
-
-    /// Sees to it that there is a place for a connection. The last places are for daemons; among strangers, a new one
-    /// gets the place of whom nothing has been heard for longest.
-    fn make_room(&mut self, session: &Session) -> bool {
-        let idle = {
-            let strangers: Vec<(ConnectionId, bool)> = self.router.strangers().collect();
-            if strangers.len() < CONNECTIONS_MAX - CONNECTIONS_RESERVED
-                || (self.peers.len() < CONNECTIONS_MAX
-                    && [SECRETS, PROFILE, LAUNCHER].iter().any(|name| self.owns_key(name, session)))
-            {
-                return true;
-            }
-            let heard = |id: &ConnectionId| self.peers.get(id).map(|peer| peer.last_heard);
-            strangers.into_iter().min_by_key(|(id, asking)| (*asking, heard(id))).map(|(id, _)| id)
-        };
-        let Some(idle) = idle else { return false };
-        tracing::warn!(connection = idle, "a connection was closed for a new one: too many are open");
-        self.end(idle);
-        true
-    }
-
-    fn owns_key(&self, name: &str, session: &Session) -> bool {
-        matches!(socket::published_key(&self.paths.public_key(name)), Ok(Some(key)) if key == session.remote())
-    }
-
-    fn queue(&mut self, id: ConnectionId) {
-        if let Some(peer) = self.peers.get_mut(&id)
-            && !std::mem::replace(&mut peer.queued, true)
-        {
-            self.turns.push_back(id);
+    /// Where a connection waits for its turn.
+    fn lane(&self, id: ConnectionId, now: Instant) -> Lane {
+        let stranger = self.router.stranger(id).map(|stranger| stranger.account);
+        match stranger.or_else(|| self.newcomers.account(id)) {
+            None => Lane::Daemon,
+            Some(account) if self.router.accounts.is_pressing(account, now) => Lane::Pressing(account),
+            Some(account) => Lane::Stranger(account),
         }
     }
 
-    /// Takes what a peer has sent, as much as one turn allows.
-    fn turn(&mut self, id: ConnectionId) {
+    fn queue(&mut self, id: ConnectionId, now: Instant) {
+        let lane = self.lane(id, now);
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        if !std::mem::replace(&mut peer.queued, true) {
+            self.turns.push(id, lane);
+            if matches!(lane, Lane::Pressing(_)) {
+                // It may take a while, in which the poll would tell of it again and again.
+                self.mute(id, true);
+            }
+        }
+    }
+
+    /// Takes what a connection has sent, as much as one turn allows.
+    fn turn(&mut self, id: ConnectionId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return self.hear_newcomer(id, now) };
         peer.queued = false;
+        self.mute(id, false);
         let allowance = if self.router.is_registered(id) { FRAMES_PER_TURN } else { 1 };
-        let now = Instant::now();
         for _ in 0..allowance {
             let Some(peer) = self.peers.get_mut(&id) else { return };
             match peer.next_frame(&mut self.buffer) {
@@ -329,7 +272,7 @@ impl Bus {
             }
         }
         if self.peers.get(&id).is_some_and(Peer::has_input) {
-            self.queue(id);
+            self.queue(id, now);
         }
     }
 
@@ -380,7 +323,7 @@ impl Bus {
 
     /// Delivers what was held until its asker's request before it was answered.
     fn let_held_go(&mut self, now: Instant) {
-        while let Some(asker) = self.router.next_freed() {
+        while let Some(asker) = self.router.next_freed(now) {
             while let Some(held) = self.peers.get_mut(&asker).and_then(|peer| peer.held.pop_front()) {
                 match self.router.release(held.header.id, now) {
                     Released::Deliver { to, deadline_ms } => {
@@ -422,6 +365,19 @@ impl Bus {
         Ok(())
     }
 
+    /// Has the poll tell of nothing to read, or of it again.
+    fn mute(&mut self, id: ConnectionId, muted: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.muted == muted {
+            return;
+        }
+        peer.muted = muted;
+        if let Err(error) = self.poll.watch(id, peer.socket(), !muted, peer.watches_room) {
+            tracing::error!(%error, "a connection cannot be watched and is closed");
+            self.ending.push(id);
+        }
+    }
+
     /// Has the poll watch for room exactly while something waits for it, and ends who keeps too much waiting.
     fn watch_room(&mut self, id: ConnectionId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -430,7 +386,7 @@ impl Bus {
             return;
         }
         peer.watches_room = wanted;
-        if let Err(error) = self.poll.watch_room(id, peer.socket(), wanted) {
+        if let Err(error) = self.poll.watch(id, peer.socket(), !peer.muted, wanted) {
             tracing::error!(%error, "a connection cannot be watched and is closed");
             self.ending.push(id);
         } else if wanted {
@@ -444,8 +400,12 @@ impl Bus {
             return;
         }
         let Some(bytes) = self.peers.get(&id).map(Peer::bytes).filter(|bytes| *bytes > 0) else { return };
-        let all: usize =
-            self.router.strangers().filter_map(|(id, _)| self.peers.get(&id)).map(Peer::bytes).sum();
+        let all: usize = self
+            .router
+            .strangers()
+            .filter_map(|stranger| self.peers.get(&stranger.id))
+            .map(Peer::bytes)
+            .sum();
         if bytes > STRANGER_BYTES_MAX || all > STRANGERS_BYTES_MAX {
             self.cut_off(id);
         }
@@ -457,11 +417,22 @@ impl Bus {
         self.ending.push(connection);
     }
 
-    fn end(&mut self, id: ConnectionId) {
-        self.peers.remove(&id);
+    fn end(&mut self, id: ConnectionId, now: Instant) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        let stranger = self.router.stranger(id);
+        if let Some(Stranger { account, asks, .. }) = stranger {
+            self.turns.remove(id, account);
+            if asks || peer.has_unread() {
+                self.router.accounts.press(account, now);
+            }
+        }
         let (refused, incidents) = self.router.leave(id);
         self.refuse_all(refused);
         incidents.iter().for_each(|incident| self.tell(incident));
+        if let Some(next) = stranger.and_then(|stranger| self.newcomers.unpark(stranger.account)) {
+            let lane = self.lane(next, now);
+            self.turns.push(next, lane);
+        }
     }
 
     pub(crate) fn refuse_all(&mut self, refused: impl IntoIterator<Item = Refused>) {

@@ -5,27 +5,32 @@ use std::os::fd::{AsFd, OwnedFd};
 use core_types::header::Sender;
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::socket_peercred;
 
-/// Whether a process of our own user opened the connection; to others the bus does not speak.
-pub(crate) fn is_own_user(socket: impl AsFd) -> bool {
-    socket_peercred(socket).is_ok_and(|credentials| credentials.uid == rustix::process::geteuid())
+use crate::turns::Account;
+
+/// The process that opened the connection, if it is of our own user; to others the bus does not speak. The number is
+/// 0 for a process that has none in our namespace.
+pub(crate) fn own_user_process(socket: impl AsFd) -> Option<Account> {
+    let credentials = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
+    (credentials.uid() == rustix::process::geteuid().as_raw()).then(|| credentials.pid())
 }
 
 /// Who opened the connection, as far as the kernel vouches for it: user, group and, through a pidfd, the process.
 pub(crate) fn sender(socket: impl AsFd, connection: u64) -> Option<Sender> {
-    let credentials = socket_peercred(&socket).ok()?;
+    let credentials = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
     let mut sender = Sender {
         name: None,
         connection,
-        uid: credentials.uid.as_raw(),
-        gid: credentials.gid.as_raw(),
+        uid: credentials.uid(),
+        gid: credentials.gid(),
         pid: None,
         executable: None,
         unit: None,
     };
-    if let Ok(pidfd) = getsockopt(&socket, sockopt::PeerPidfd) {
-        let pid = credentials.pid.as_raw_nonzero().get();
+    let pid = credentials.pid();
+    if pid > 0
+        && let Ok(pidfd) = getsockopt(&socket, sockopt::PeerPidfd)
+    {
         let executable = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
         let unit =
             std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok().and_then(|text| unit_of(&text));
@@ -58,7 +63,7 @@ mod tests {
     #[test]
     fn our_own_end_of_a_socket_pair_is_our_process() {
         let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(is_own_user(&a));
+        assert_eq!(own_user_process(&a), i32::try_from(std::process::id()).ok());
         let sender = sender(&a, 4).unwrap();
         assert_eq!((sender.connection, sender.pid), (4, Some(std::process::id())));
         assert_eq!(sender.name, None);

@@ -1,6 +1,7 @@
 //! The bus daemon: `daemon-bus` carries the traffic, `daemon-bus --supervise` starts and watches all daemons of a
 //! user where systemd does not.
 
+mod accounts;
 mod bus;
 mod facts;
 mod newcomers;
@@ -9,6 +10,7 @@ mod peer;
 mod poll;
 mod router;
 mod supervise;
+mod turns;
 
 use std::process::ExitCode;
 

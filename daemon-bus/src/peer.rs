@@ -10,6 +10,7 @@ use std::time::Instant;
 use core_ipc::socket::{self, LinkError, ReadBuffer, Received};
 use core_ipc::wire::{Body, Connection, Frame, PublicKey, WireError};
 use core_types::header::Header;
+use rustix::io::ioctl_fionread;
 
 /// A request that waits until its asker's one before it has been answered.
 pub(crate) struct Held {
@@ -27,6 +28,8 @@ pub(crate) struct Peer {
     pub(crate) queued: bool,
     /// Whether the poll watches for room to write.
     pub(crate) watches_room: bool,
+    /// Whether the poll tells of nothing to read, because its turn comes at another time.
+    pub(crate) muted: bool,
     /// When it sent the last whole frame.
     pub(crate) last_heard: Instant,
     pub(crate) held: VecDeque<Held>,
@@ -40,6 +43,7 @@ impl Peer {
             lost_events: 0,
             queued: false,
             watches_room: false,
+            muted: false,
             last_heard: now,
             held: VecDeque::new(),
         }
@@ -69,6 +73,11 @@ impl Peer {
     /// Whether there may be a frame of which the poll says nothing, because it has been read.
     pub(crate) fn has_input(&self) -> bool {
         !self.wire.is_between_frames()
+    }
+
+    /// Whether it has sent something that nobody has taken.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.has_input() || ioctl_fionread(&self.socket).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Whether something waits until the socket has room.

@@ -22,6 +22,8 @@ pub(crate) struct Happened {
     pub(crate) number: u64,
     /// There is something to read, or the other end has gone.
     pub(crate) readable: bool,
+    /// The other end has gone: it neither sends nor reads any more.
+    pub(crate) gone: bool,
     /// There is room to write.
     pub(crate) writable: bool,
 }
@@ -36,16 +38,19 @@ impl Poll {
         epoll::add(&self.epoll, descriptor, EventData::new_u64(number), EventFlags::IN)
     }
 
-    /// Watches a descriptor, whose number it is, for room to write as well, or no longer. While nothing waits to be
-    /// written it is not: each frame that the other end has read would wake the bus.
-    pub(crate) fn watch_room(&self, number: u64, descriptor: impl AsFd, room: bool) -> Result<(), Errno> {
-        let flags = if room { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-        epoll::modify(&self.epoll, descriptor, EventData::new_u64(number), flags)
-    }
-
-    /// Watches a descriptor, whose number it is, for reading, or for nothing.
-    pub(crate) fn watch_reading(&self, number: u64, descriptor: impl AsFd, watch: bool) -> Result<(), Errno> {
-        let flags = if watch { EventFlags::IN } else { EventFlags::empty() };
+    /// Watches a descriptor, whose number it is, for something to read, for room to write, for both or for neither; its
+    /// end is told of in any case. For room it is watched only while something waits to be written: each frame that
+    /// the other end has read would wake the bus.
+    pub(crate) fn watch(
+        &self,
+        number: u64,
+        descriptor: impl AsFd,
+        input: bool,
+        room: bool,
+    ) -> Result<(), Errno> {
+        let mut flags = EventFlags::empty();
+        flags.set(EventFlags::IN, input);
+        flags.set(EventFlags::OUT, room);
         epoll::modify(&self.epoll, descriptor, EventData::new_u64(number), flags)
     }
 
@@ -72,6 +77,7 @@ impl Poll {
         Some(Happened {
             number,
             readable: flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR),
+            gone: flags.intersects(EventFlags::HUP | EventFlags::ERR),
             writable: flags.contains(EventFlags::OUT),
         })
     }

@@ -12,6 +12,9 @@ use core_types::name::BUS;
 use core_types::protocol::Topic;
 use core_types::protocol::bus::{Announce, BusDenial, Incident, Misdeed, Peer, Subscribe};
 
+use crate::accounts::{Accounts, Delivered};
+use crate::turns::Account;
+
 /// Most requests that one service may have unanswered, over all its askers.
 const SERVICE_QUEUE_MAX: usize = 512;
 /// Registered daemons serve many askers with calls of their own.
@@ -63,8 +66,19 @@ pub(crate) enum Released {
     Drop,
 }
 
+/// A connection that is not a registered daemon's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stranger {
+    pub(crate) id: ConnectionId,
+    /// The process that opened it.
+    pub(crate) account: Account,
+    /// Whether a request of it is under way.
+    pub(crate) asks: bool,
+}
+
 struct PeerState {
     sender: Sender,
+    account: Account,
     /// Requests of this peer that are not answered.
     in_flight: usize,
     /// Those of them that have been delivered; the others are held.
@@ -86,6 +100,8 @@ struct Pending {
     service: DaemonName,
     /// The connection it was delivered to; `None` while it is held.
     answerer: Option<ConnectionId>,
+    /// What it takes of its process's share, if a stranger's was delivered.
+    delivered: Option<Delivered>,
     deadline: Instant,
 }
 
@@ -96,15 +112,16 @@ pub(crate) struct Router {
     services: HashMap<DaemonName, Registration>,
     pending: HashMap<u64, Pending>,
     deadlines: BTreeSet<(Instant, u64)>,
-    /// Askers of which something is held and nothing is delivered any more.
-    freed: Vec<ConnectionId>,
+    pub(crate) accounts: Accounts,
     last_id: u64,
 }
 
 impl Router {
-    /// A connection has ended its handshake.
-    pub(crate) fn join(&mut self, sender: Sender) {
+    /// A connection of a process has ended its handshake.
+    pub(crate) fn join(&mut self, sender: Sender, account: Account, now: Instant) {
+        self.accounts.join(account, now);
         let state = PeerState {
+            account,
             in_flight: 0,
             delivered: 0,
             topics: BTreeSet::new(),
@@ -118,6 +135,9 @@ impl Router {
     /// A connection has ended: its requests are forgotten, those put to it are refused, its last misdeeds are told.
     pub(crate) fn leave(&mut self, connection: ConnectionId) -> (Vec<Refused>, Vec<Incident>) {
         let Some(peer) = self.peers.remove(&connection) else { return (Vec::new(), Vec::new()) };
+        if peer.sender.name.is_none() {
+            self.accounts.leave(peer.account);
+        }
         self.services.retain(|_, registration| registration.connection != connection);
         let ended: Vec<u64> = self
             .pending
@@ -165,22 +185,30 @@ impl Router {
         let Some(registration) = self.services.get_mut(&service) else {
             return refuse(Refusal::ServiceUnknown);
         };
-        let registered = peer.sender.name.is_some();
+        let (registered, account) = (peer.sender.name.is_some(), peer.account);
         let allowance = if registered { IN_FLIGHT_REGISTERED_MAX } else { IN_FLIGHT_MAX };
-        if peer.in_flight >= allowance || registration.waiting >= SERVICE_QUEUE_MAX {
+        if peer.in_flight >= allowance {
+            if !registered {
+                self.accounts.press(account, now);
+            }
             return refuse(Refusal::Busy);
         }
-        // What one stranger asks reaches the services one after the other, so that many strangers that ask much fill
-        // no service's queue, and everyone's next request is as near as any other's.
-        let hold = !registered && peer.delivered > 0;
+        if registration.waiting >= SERVICE_QUEUE_MAX {
+            return refuse(Refusal::Busy);
+        }
+        // What one stranger asks reaches the services one after the other, and what one process asks a few at a time,
+        // so that many that ask much fill no service's queue, and everyone's next request is as near as any other's.
+        let hold = !registered && (peer.delivered > 0 || !self.accounts.has_room(account, now));
         peer.in_flight += 1;
-        let answerer = if hold {
-            None
-        } else {
+        let (mut answerer, mut delivered) = (None, None);
+        if !hold {
             peer.delivered += 1;
             registration.waiting += 1;
-            Some(registration.connection)
-        };
+            answerer = Some(registration.connection);
+            delivered = (!registered).then(|| self.accounts.deliver(account, now));
+        } else if peer.delivered == 0 && peer.in_flight == 1 {
+            self.accounts.ready(account, from);
+        }
         let wanted = if header.deadline_ms == 0 {
             DEADLINE_MS_DEFAULT
         } else {
@@ -190,7 +218,8 @@ impl Router {
         self.last_id += 1;
         let id = self.last_id;
         self.deadlines.insert((deadline, id));
-        self.pending.insert(id, Pending { asker: from, asker_id: header.id, service, answerer, deadline });
+        let pending = Pending { asker: from, asker_id: header.id, service, answerer, delivered, deadline };
+        self.pending.insert(id, pending);
         header.id = id;
         header.correlation = 0;
         header.deadline_ms = wanted;
@@ -203,8 +232,13 @@ impl Router {
 
     /// An asker whose held requests may go on: call [`Self::release`] for them, the oldest first, until one of them
     /// is to be delivered.
-    pub(crate) fn next_freed(&mut self) -> Option<ConnectionId> {
-        self.freed.pop()
+    pub(crate) fn next_freed(&mut self, now: Instant) -> Option<ConnectionId> {
+        while let Some(connection) = self.accounts.next_ready(now) {
+            if self.peers.get(&connection).is_some_and(|peer| peer.delivered == 0 && peer.in_flight > 0) {
+                return Some(connection);
+            }
+        }
+        None
     }
 
     /// Lets go of a held request.
@@ -226,6 +260,7 @@ impl Router {
         pending.answerer = Some(registration.connection);
         if let Some(peer) = self.peers.get_mut(&pending.asker) {
             peer.delivered += 1;
+            pending.delivered = Some(self.accounts.deliver(peer.account, now));
         }
         let left = pending.deadline.saturating_duration_since(now).as_millis();
         let deadline_ms = u32::try_from(left).unwrap_or(u32::MAX).max(1);
@@ -268,12 +303,15 @@ impl Router {
     fn settle(&mut self, id: u64) -> Option<Pending> {
         let pending = self.pending.remove(&id)?;
         self.deadlines.remove(&(pending.deadline, id));
+        if let Some(delivered) = pending.delivered {
+            self.accounts.settle(delivered);
+        }
         if let Some(asker) = self.peers.get_mut(&pending.asker) {
             asker.in_flight -= 1;
             if pending.answerer.is_some() {
                 asker.delivered -= 1;
                 if asker.delivered == 0 && asker.in_flight > 0 {
-                    self.freed.push(pending.asker);
+                    self.accounts.ready(asker.account, pending.asker);
                 }
             }
         }
@@ -323,7 +361,9 @@ impl Router {
             Some(held) if held.connection != from => Err(BusDenial::NameTaken),
             Some(_) => Ok(()),
             None => {
-                peer.sender.name = Some(call.name.clone());
+                if peer.sender.name.replace(call.name.clone()).is_none() {
+                    self.accounts.leave(peer.account);
+                }
                 let registration =
                     Registration { connection: from, version: call.version.clone(), waiting: 0 };
                 self.services.insert(call.name.clone(), registration);
@@ -370,10 +410,16 @@ impl Router {
         Effect::Report(Incident { misdeed, sender: peer.sender.clone(), count })
     }
 
-    /// The connections that are not registered daemons, and whether a request of theirs is under way.
-    pub(crate) fn strangers(&self) -> impl Iterator<Item = (ConnectionId, bool)> {
+    /// The connections that are not registered daemons'.
+    pub(crate) fn strangers(&self) -> impl Iterator<Item = Stranger> {
         let strangers = self.peers.iter().filter(|(_, peer)| peer.sender.name.is_none());
-        strangers.map(|(id, peer)| (*id, peer.in_flight > 0))
+        strangers.map(|(id, peer)| Stranger { id: *id, account: peer.account, asks: peer.in_flight > 0 })
+    }
+
+    /// The connection, if it is not a registered daemon's.
+    pub(crate) fn stranger(&self, connection: ConnectionId) -> Option<Stranger> {
+        let peer = self.peers.get(&connection).filter(|peer| peer.sender.name.is_none())?;
+        Some(Stranger { id: connection, account: peer.account, asks: peer.in_flight > 0 })
     }
 
     /// Whether the connection is a registered daemon's.
@@ -404,15 +450,9 @@ mod tests {
     fn router() -> Router {
         let mut router = Router::default();
         for connection in [SERVICE, ASKER, STRANGER] {
-            router.join(Sender {
-                name: None,
-                connection,
-                uid: 0,
-                gid: 0,
-                pid: None,
-                executable: None,
-                unit: None,
-            });
+            let sender =
+                Sender { name: None, connection, uid: 0, gid: 0, pid: None, executable: None, unit: None };
+            router.join(sender, i32::try_from(connection).unwrap(), Instant::now());
         }
         let announce = Announce { name: name("daemon-secrets"), version: "1".into() };
         router.announce(SERVICE, &announce).unwrap();
@@ -559,13 +599,13 @@ mod tests {
         let Effect::Hold(second) = router.route(ASKER, request(2), now) else { panic!("not held") };
         let Effect::Hold(third) = router.route(ASKER, request(3), now) else { panic!("not held") };
         assert!(matches!(router.route(STRANGER, request(1), now), Effect::Deliver { .. }), "others go on");
-        assert_eq!(router.next_freed(), None);
+        assert_eq!(router.next_freed(now), None);
         assert!(
             matches!(router.route(SERVICE, response(second.id), now), Effect::Report(_)),
             "not asked yet"
         );
         router.route(SERVICE, response(first.id), now);
-        assert_eq!((router.next_freed(), router.next_freed()), (Some(ASKER), None));
+        assert_eq!((router.next_freed(now), router.next_freed(now)), (Some(ASKER), None));
         let later = now + Duration::from_millis(400);
         assert_eq!(router.release(second.id, later), Released::Deliver { to: SERVICE, deadline_ms: 600 });
         let mut gone = router.leave(SERVICE).0;
@@ -574,7 +614,7 @@ mod tests {
             gone.iter().map(|refused| (refused.to, refused.correlation, refused.refusal)).collect::<Vec<_>>(),
             [(ASKER, 2, Refusal::ServiceGone), (STRANGER, 1, Refusal::ServiceGone)]
         );
-        assert_eq!(router.next_freed(), Some(ASKER));
+        assert_eq!(router.next_freed(now), Some(ASKER));
         let unknown = Refused { to: ASKER, correlation: 3, refusal: Refusal::ServiceUnknown };
         assert_eq!(router.release(third.id, later), Released::Refuse(unknown));
         assert_eq!(router.release(third.id, later), Released::Drop);

@@ -11,6 +11,7 @@ use core_ipc::wire::{Connection, Frame, Identity};
 use core_types::DaemonName;
 use core_types::header::{Destination, Header, Kind, Refusal, Seal};
 use core_types::name::BUS;
+use core_types::paths::Paths;
 use core_types::protocol::bus::{BusDenial, BusRequest, Peers, Subscribe};
 use core_types::protocol::{Service, Topic, decode, encode};
 
@@ -72,15 +73,16 @@ impl Hostile {
     pub fn connect_as(system: &System, identity: &Identity) -> Self {
         let socket = UnixStream::connect(system.paths().bus_socket()).expect("the bus listens");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Self::shake_hands(system, socket, identity).expect("the bus owns its key and answers message 1")
+        Self::shake_hands(system.paths(), socket, identity)
+            .expect("the bus owns its key and answers message 1")
     }
 
     /// Connects with a fresh key if the bus lets it in.
     #[must_use]
-    pub fn try_connect(system: &System) -> Option<Self> {
-        let socket = UnixStream::connect(system.paths().bus_socket()).ok()?;
+    pub fn try_connect(paths: &Paths) -> Option<Self> {
+        let socket = UnixStream::connect(paths.bus_socket()).ok()?;
         socket.set_read_timeout(Some(PATIENCE)).ok()?;
-        Self::shake_hands(system, socket, &Identity::generate().ok()?)
+        Self::shake_hands(paths, socket, &Identity::generate().ok()?)
     }
 
     /// Its socket.
@@ -107,9 +109,9 @@ impl Hostile {
         assert_eq!(socket::flush(&self.socket, &mut self.wire), Ok(true), "the bus reads");
     }
 
-    fn shake_hands(system: &System, mut socket: UnixStream, identity: &Identity) -> Option<Self> {
+    fn shake_hands(paths: &Paths, mut socket: UnixStream, identity: &Identity) -> Option<Self> {
         socket.set_write_timeout(Some(PATIENCE)).ok()?;
-        let key = socket::published_key(&system.paths().bus_public_key()).ok()??;
+        let key = socket::published_key(&paths.bus_public_key()).ok()??;
         let (initiator, message) = Initiator::start(identity, key, &socket::prologue()).ok()?;
         socket.write_all(&message).ok()?;
         let mut reply = [0; MESSAGE_2_BYTES];

@@ -11,6 +11,7 @@ pub mod calls;
 pub mod canary;
 pub mod cases;
 pub mod chance;
+pub mod crowd;
 pub mod disk;
 pub mod fuzz;
 pub mod hostile;

@@ -65,7 +65,9 @@ fn a_bystander_that_listens_to_everything_hears_nothing_of_others() {
     system.pds(["lock"]).run().done();
     system.pds(["unlock"]).password().run().done();
     system.pds(["run", "--", "true"]).run().done();
-    Hostile::connect(&system).forge_response(1, Seal::None, b"x");
+    let mut forger = Hostile::connect(&system);
+    forger.forge_response(1, Seal::None, b"x");
+    forger.fence();
     wait_for_incident(&system, "forged-response");
     assert!(bystander.fence().is_empty(), "frames of others reached a bystander");
 }
