@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::{AccessPolicy, ProfileAccess};
 use crate::limits::{CACHE_TTL_SECONDS_MAX, OLD_VERSIONS_DEFAULT, OLD_VERSIONS_MAX};
 use crate::name::{NameError, ProfileName};
 
@@ -135,6 +136,8 @@ pub struct Config {
     pub audit: AuditLog,
     /// What is configured for single profiles.
     pub profiles: BTreeMap<ProfileName, ProfileConfig>,
+    /// Who may do what with which secrets.
+    pub access: AccessPolicy,
 }
 
 impl Default for Config {
@@ -149,6 +152,7 @@ impl Default for Config {
             unlock_cost: UnlockCost { memory_mib: 64, passes: 3, lanes: 4 },
             audit: AuditLog::default(),
             profiles: BTreeMap::new(),
+            access: AccessPolicy::default(),
         }
     }
 }
@@ -162,7 +166,7 @@ struct RawConfig {
     vault: RawVault,
     rate_limit: BTreeMap<RequesterClass, RawRate>,
     audit: RawAudit,
-    profiles: BTreeMap<String, RawProfile>,
+    profiles: BTreeMap<ProfileName, RawProfile>,
 }
 
 /// One table `[profiles.NAME]`.
@@ -170,6 +174,7 @@ struct RawConfig {
 #[serde(deny_unknown_fields, default)]
 struct RawProfile {
     audit: Option<AuditMode>,
+    access: ProfileAccess,
 }
 
 #[derive(Deserialize, Default)]
@@ -278,12 +283,17 @@ impl Config {
                 burst: narrow(in_range("rate_limit.*.burst", rate.burst, 1, 1_000_000)?),
             }),
         };
+        let access = raw.profiles.iter().filter(|(_, profile)| !profile.access.is_empty());
+        let access = access.map(|(name, profile)| (name.clone(), profile.access.clone()));
+        let profiles = raw.profiles.iter();
+        let profiles = profiles.map(|(name, profile)| (name.clone(), ProfileConfig { audit: profile.audit }));
         Ok(Self {
             rate_known: rate(RequesterClass::Known, defaults.rate_known)?,
             rate_unknown: rate(RequesterClass::Unknown, defaults.rate_unknown)?,
             unlock_cost: raw.unlock.cost(defaults.unlock_cost)?,
             audit: raw.audit.checked()?,
-            profiles: raw.profiles.into_iter().map(checked_profile).collect::<Result<_, _>>()?,
+            access: AccessPolicy(access.collect()),
+            profiles: profiles.collect(),
             default_profile: match raw.default_profile {
                 None => defaults.default_profile,
                 Some(text) => profile_name(text)?,
@@ -314,10 +324,6 @@ impl Config {
 
 fn profile_name(text: String) -> Result<ProfileName, ConfigError> {
     ProfileName::parse(text.as_str()).map_err(|source| ConfigError::Profile { text, source })
-}
-
-fn checked_profile((name, raw): (String, RawProfile)) -> Result<(ProfileName, ProfileConfig), ConfigError> {
-    Ok((profile_name(name)?, ProfileConfig { audit: raw.audit }))
 }
 
 fn narrow(value: u64) -> u32 {

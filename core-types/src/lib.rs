@@ -3,6 +3,7 @@
 //! Nothing here does I/O or cryptography, and nothing here depends on another crate of the workspace,
 //! so a change of this crate is a change of what the processes say to each other.
 
+pub mod access;
 pub mod config;
 pub mod env_name;
 pub mod factor;
@@ -12,6 +13,7 @@ pub mod name;
 pub mod note;
 pub mod paths;
 pub mod pattern;
+pub mod pattern_set;
 pub mod protocol;
 mod wire_secret;
 

@@ -49,7 +49,13 @@ impl Pattern {
     /// Whether the whole of `name` matches. Takes at most length(pattern) x length(name) steps.
     #[must_use]
     pub fn matches(&self, name: &SecretName) -> bool {
-        let (pattern, name) = (self.0.as_bytes(), name.as_str().as_bytes());
+        self.matches_text(name.as_str())
+    }
+
+    /// As [`Self::matches`], for a text of which it is not known whether it is a name.
+    #[must_use]
+    pub fn matches_text(&self, text: &str) -> bool {
+        let (pattern, name) = (self.0.as_bytes(), text.as_bytes());
         let (mut p, mut n) = (0, 0);
         let mut retry: Option<(usize, usize)> = None;
         while n < name.len() {
