@@ -19,7 +19,8 @@ use core_types::protocol::secrets::{
     SecretsDenial, SecretsRequest, Selection, Set, SetPolicy, Unlock, UnsupportedKey, VersionEntry,
 };
 use core_types::protocol::secrets::{
-    Backup, BackupSheet, InspectBackup, MemoryProtection, Protection, ProtectionLevel, RestoreBackup,
+    Backup, BackupSheet, InspectBackup, MemoryProtection, Protection, ProtectionLevel, RestoreBackup, Rules,
+    RulesState,
 };
 use core_types::protocol::{Topic, encode};
 use core_types::{NameError, ProfileName, SecretName, WireSecret};
@@ -251,6 +252,17 @@ fn protection() -> Vec<String> {
     ]
 }
 
+fn rules() -> Vec<String> {
+    let state = RulesState { patterns: 300, problem: Some("p".to_owned()) };
+    vec![
+        line("secrets.rules", &SecretsRequest::from(Rules {})),
+        line("reply.rules", &state),
+        line("operation.config-change", &Operation::ConfigChange),
+        line("operation.enroll", &Operation::Enroll),
+        line("operation.revoke", &Operation::Revoke),
+    ]
+}
+
 fn backups() -> Vec<String> {
     let sheet = BackupSheet {
         profile: profile(),
@@ -325,7 +337,7 @@ fn launcher() -> Vec<String> {
 
 #[test]
 fn the_bytes_of_every_message_are_as_they_were() {
-    let now = [headers(), bus(), secrets(), profile_service(), launcher(), protection(), backups()]
+    let now = [headers(), bus(), secrets(), profile_service(), launcher(), protection(), backups(), rules()]
         .concat()
         .join("\n");
     assert_eq!(now, GOLDEN.trim_end(), "a message changed: add a call instead of changing one\n{now}");

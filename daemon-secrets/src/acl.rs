@@ -1,73 +1,66 @@
 //! Who asks, for what, and which rules there are about it. Pure.
 
+use std::collections::HashMap;
+
+use core_types::access::{AccessOperation, AccessPolicy, AccessTable};
 use core_types::header::Sender;
-use core_types::name::{BUS, CLI, DaemonName, LAUNCHER, PROFILE, SECRETS};
+use core_types::name::{BUS, CLI, DaemonName, LAUNCHER, PROFILE, ProfileName, SECRETS};
+use core_types::pattern_set::PatternSet;
 use core_types::protocol::profile::Operation;
 
-/// What can be asked of the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    Init,
-    Unlock,
-    Lock,
-    Profiles,
-    ChangePassword,
-    Factors,
-    AddFactor,
-    RemoveFactor,
-    SetPolicy,
-    CheckRecovery,
-    Rekey,
-    RekeyProgress,
-    Get,
-    GetBatch,
-    Set,
-    Delete,
-    List,
-    History,
-    Restore,
-    Purge,
-    Move,
-    AcceptRollback,
-    Protection,
-    Backup,
-    InspectBackup,
-    RestoreBackup,
-    #[cfg(feature = "ipc-field-encryption")]
-    FieldKey,
+/// Declares what can be asked of the daemon, each with what it is called in the audit log.
+macro_rules! actions {
+    ($( $(#[$only:meta])* $action:ident => $operation:expr, )+) => {
+        /// What can be asked of the daemon.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Action {
+            $( $(#[$only])* $action, )+
+        }
+
+        impl Action {
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[ $( $(#[$only])* Self::$action, )+ ];
+
+            /// What it is called in the audit log; `None` for what is not recorded when it succeeds.
+            pub(crate) fn operation(self) -> Option<Operation> {
+                match self {
+                    $( $(#[$only])* Self::$action => $operation, )+
+                }
+            }
+        }
+    };
 }
 
-impl Action {
-    /// What it is called in the audit log; `None` for what is not recorded when it succeeds.
-    pub(crate) fn operation(self) -> Option<Operation> {
-        match self {
-            Self::Init => Some(Operation::Init),
-            Self::Unlock => Some(Operation::Unlock),
-            Self::Lock => Some(Operation::Lock),
-            Self::ChangePassword => Some(Operation::ChangePassword),
-            Self::Get | Self::GetBatch => Some(Operation::Get),
-            Self::Set => Some(Operation::Set),
-            Self::Delete => Some(Operation::Delete),
-            Self::List => Some(Operation::List),
-            Self::AddFactor => Some(Operation::AddFactor),
-            Self::RemoveFactor => Some(Operation::RemoveFactor),
-            Self::SetPolicy => Some(Operation::SetPolicy),
-            Self::CheckRecovery => Some(Operation::CheckRecovery),
-            Self::Rekey => Some(Operation::Rekey),
-            Self::History => Some(Operation::History),
-            Self::Restore => Some(Operation::Restore),
-            Self::Purge => Some(Operation::Purge),
-            Self::Move => Some(Operation::Move),
-            Self::AcceptRollback => Some(Operation::AcceptRollback),
-            #[cfg(feature = "ipc-field-encryption")]
-            Self::FieldKey => Some(Operation::FieldKey),
-            Self::Profiles | Self::Factors | Self::RekeyProgress | Self::Protection | Self::InspectBackup => {
-                None
-            }
-            Self::Backup => Some(Operation::Backup),
-            Self::RestoreBackup => Some(Operation::RestoreBackup),
-        }
-    }
+actions! {
+    Init => Some(Operation::Init),
+    Unlock => Some(Operation::Unlock),
+    Lock => Some(Operation::Lock),
+    Profiles => None,
+    ChangePassword => Some(Operation::ChangePassword),
+    Factors => None,
+    AddFactor => Some(Operation::AddFactor),
+    RemoveFactor => Some(Operation::RemoveFactor),
+    SetPolicy => Some(Operation::SetPolicy),
+    CheckRecovery => Some(Operation::CheckRecovery),
+    Rekey => Some(Operation::Rekey),
+    RekeyProgress => None,
+    Get => Some(Operation::Get),
+    GetBatch => Some(Operation::Get),
+    Set => Some(Operation::Set),
+    Delete => Some(Operation::Delete),
+    List => Some(Operation::List),
+    History => Some(Operation::History),
+    Restore => Some(Operation::Restore),
+    Purge => Some(Operation::Purge),
+    Move => Some(Operation::Move),
+    AcceptRollback => Some(Operation::AcceptRollback),
+    Protection => None,
+    Rules => None,
+    Backup => Some(Operation::Backup),
+    InspectBackup => None,
+    RestoreBackup => Some(Operation::RestoreBackup),
+    #[cfg(feature = "ipc-field-encryption")]
+    FieldKey => Some(Operation::FieldKey),
 }
 
 /// What a requester is to this daemon. It follows from the name that belongs to the requester's Noise key, and from
@@ -132,15 +125,140 @@ impl Requester {
     }
 }
 
-/// The access rules of the configuration. There are none yet, so what holds is what holds without rules.
+/// What rules must allow for an action, on the name at this `place` among those that it is about.
+///
+/// What the launcher reads it gives to a program. Moving a secret lets whoever may read the new name read what was
+/// under the old one, so it takes no less than doing it by hand.
+fn needed(role: Role, action: Action, place: usize) -> &'static [AccessOperation] {
+    use AccessOperation as On;
+    match (action, role) {
+        (Action::Get | Action::GetBatch, Role::Launcher) => &[On::Run],
+        (Action::Get | Action::GetBatch | Action::History, _) => &[On::Get],
+        (Action::List, _) => &[On::List],
+        (Action::Set | Action::Restore, _) => &[On::Set],
+        (Action::Delete | Action::Purge, _) => &[On::Delete],
+        (Action::Move, _) if place == 0 => &[On::Get, On::Delete],
+        (Action::Move, _) => &[On::Set],
+        // Nothing else is about one secret, so no rule can be about it.
+        _ => &[],
+    }
+}
+
+/// A table of rules, filed for asking.
 #[derive(Debug, Default)]
-pub(crate) struct AccessRules {}
+struct Table {
+    get: PatternSet,
+    list: PatternSet,
+    set: PatternSet,
+    delete: PatternSet,
+    run: PatternSet,
+    deny: PatternSet,
+}
+
+impl Table {
+    fn new(table: &AccessTable) -> Self {
+        Self {
+            get: PatternSet::new(&table.get),
+            list: PatternSet::new(&table.list),
+            set: PatternSet::new(&table.set),
+            delete: PatternSet::new(&table.delete),
+            run: PatternSet::new(&table.run),
+            deny: PatternSet::new(&table.deny),
+        }
+    }
+
+    fn allowed(&self, operation: AccessOperation) -> &PatternSet {
+        match operation {
+            AccessOperation::Get => &self.get,
+            AccessOperation::List => &self.list,
+            AccessOperation::Set => &self.set,
+            AccessOperation::Delete => &self.delete,
+            AccessOperation::Run => &self.run,
+        }
+    }
+
+    /// Whether it allows an operation on a name; without a name, whether it allows it on any.
+    fn allows(&self, operation: AccessOperation, name: Option<&str>) -> bool {
+        match name {
+            None => !self.allowed(operation).is_empty(),
+            Some(name) => self.allowed(operation).matches(name) && !self.deny.matches(name),
+        }
+    }
+}
+
+/// The access rules of the configuration, filed for asking.
+#[derive(Debug, Default)]
+pub(crate) struct AccessRules {
+    profiles: HashMap<String, HashMap<String, Table>>,
+}
 
 impl AccessRules {
-    /// Whether the rules allow an action, on one secret or (with no name) at all. Without a rule the command line
-    /// and the launcher of the same user are allowed, and nobody else.
-    pub(crate) fn allow(&self, requester: &Requester, _action: Action, _name: Option<&str>) -> bool {
-        matches!(requester.role, Role::Cli | Role::Launcher)
+    pub(crate) fn new(policy: &AccessPolicy) -> Self {
+        let profiles = policy.0.iter().map(|(profile, access)| {
+            let tables = access.iter().map(|(who, table)| (who.as_str().to_owned(), Table::new(table)));
+            (profile.as_str().to_owned(), tables.collect())
+        });
+        Self { profiles: profiles.collect() }
+    }
+
+    /// Whether the rules allow an action on the name at this `place` among those that it is about.
+    pub(crate) fn allow(
+        &self,
+        requester: &Requester,
+        profile: &ProfileName,
+        action: Action,
+        (place, name): (usize, &str),
+    ) -> bool {
+        let needed = needed(requester.role, action, place);
+        needed.iter().all(|operation| self.allow_operation(requester, profile, *operation, Some(name)))
+    }
+
+    /// Whether the rules allow an action that is about no name in particular.
+    pub(crate) fn allow_some(&self, requester: &Requester, profile: &ProfileName, action: Action) -> bool {
+        // Who may ask for values or store them needs the key that they come with.
+        #[cfg(feature = "ipc-field-encryption")]
+        if action == Action::FieldKey {
+            let actions = [Action::Get, Action::Set];
+            return actions.into_iter().any(|action| self.allow_some(requester, profile, action));
+        }
+        match needed(requester.role, action, 0) {
+            [] => requester.role == Role::Cli,
+            needed => {
+                needed.iter().all(|operation| self.allow_operation(requester, profile, *operation, None))
+            }
+        }
+    }
+
+    /// Whether a name that is in a vault is shown to the requester.
+    pub(crate) fn show(&self, requester: &Requester, profile: &ProfileName, name: &str) -> bool {
+        self.allow(requester, profile, Action::List, (0, name)) && self.may_read(requester, profile, name)
+    }
+
+    /// Whether the requester may have the value of a name.
+    pub(crate) fn may_read(&self, requester: &Requester, profile: &ProfileName, name: &str) -> bool {
+        self.allow(requester, profile, Action::GetBatch, (0, name))
+    }
+
+    fn allow_operation(
+        &self,
+        requester: &Requester,
+        profile: &ProfileName,
+        operation: AccessOperation,
+        name: Option<&str>,
+    ) -> bool {
+        let tables = self.profiles.get(profile.as_str());
+        let table = |who: &str| tables.and_then(|tables| tables.get(who));
+        let own = || table(&requester.name).map(|table| table.allows(operation, name));
+        match requester.role {
+            Role::Cli => own().unwrap_or(true),
+            // The launcher does what the command line asks it to, so what is ruled of that holds for it as well.
+            Role::Launcher => {
+                let users = || table(CLI).is_none_or(|table| table.allows(operation, name));
+                own().unwrap_or(true) && (operation != AccessOperation::Run || users())
+            }
+            Role::Enrolled => own().unwrap_or(false),
+            Role::Profile | Role::Bystander => false,
+        }
     }
 }
 
@@ -168,36 +286,8 @@ pub(crate) mod tests {
     #[test]
     fn the_identity_table() {
         use Action::*;
-        let all = [
-            Init,
-            Unlock,
-            Lock,
-            Profiles,
-            ChangePassword,
-            Factors,
-            AddFactor,
-            RemoveFactor,
-            SetPolicy,
-            CheckRecovery,
-            Rekey,
-            RekeyProgress,
-            Get,
-            GetBatch,
-            Set,
-            Delete,
-            List,
-            History,
-            Restore,
-            Purge,
-            Move,
-            AcceptRollback,
-            Protection,
-            Backup,
-            InspectBackup,
-            RestoreBackup,
-        ];
         let table: [(Option<&str>, &[Action]); 7] = [
-            (None, &all),
+            (None, Action::ALL),
             (Some("daemon-launcher"), &[Profiles, Get, GetBatch, List]),
             (Some("daemon-profile"), &[Lock, Profiles]),
             (Some("daemon-bus"), &[]),
@@ -206,27 +296,95 @@ pub(crate) mod tests {
             (Some("backup"), &[Get, GetBatch, Set, Delete, List, History, Restore, Purge, Move]),
         ];
         for (name, allowed) in table {
-            for action in all {
+            for &action in Action::ALL {
                 let expected = allowed.contains(&action);
                 assert_eq!(requester(name).may_ask(action), expected, "{name:?} {action:?}");
             }
         }
     }
 
+    fn profile() -> ProfileName {
+        ProfileName::parse("work").unwrap()
+    }
+
+    /// Rules about the profile `work`.
+    pub(crate) fn rules(text: &str) -> AccessRules {
+        AccessRules::new(&core_types::config::Config::parse(text).unwrap().access)
+    }
+
+    /// What a requester may do with a name by these rules.
+    fn allowed(rules: &AccessRules, who: Option<&str>, name: &str) -> Vec<Action> {
+        let may = |action: &&Action| rules.allow(&requester(who), &profile(), **action, (0, name));
+        [Action::Get, Action::Set, Action::Delete, Action::List].iter().filter(may).copied().collect()
+    }
+
     #[test]
-    fn without_a_rule_only_the_users_own_front_ends_are_allowed() {
-        let rules = AccessRules::default();
-        let table = [
-            (None, true),
-            (Some("daemon-launcher"), true),
-            (Some("daemon-profile"), false),
-            (Some("daemon-bus"), false),
-            (Some("cli"), false),
-            (Some("backup"), false),
-        ];
-        for (name, expected) in table {
-            assert_eq!(rules.allow(&requester(name), Action::Get, Some("a")), expected, "{name:?}");
-            assert_eq!(rules.allow(&requester(name), Action::List, None), expected, "{name:?}");
+    fn without_a_table_only_the_users_own_front_ends_are_allowed() {
+        let elsewhere = "[profiles.home.access.cli]\n[profiles.home.access.backup]\nget = ['*']\n";
+        for rules in [AccessRules::default(), rules(elsewhere)] {
+            for (who, expected) in [
+                (None, true),
+                (Some("daemon-launcher"), true),
+                (Some("daemon-profile"), false),
+                (Some("daemon-bus"), false),
+                (Some("cli"), false),
+                (Some("backup"), false),
+            ] {
+                assert_eq!(!allowed(&rules, who, "a").is_empty(), expected, "{who:?}");
+                assert_eq!(rules.allow_some(&requester(who), &profile(), Action::List), expected, "{who:?}");
+            }
         }
+    }
+
+    #[test]
+    fn a_daemon_of_ours_gains_nothing_by_a_table_of_that_name() {
+        let rules = rules("[profiles.work.access.cli]\nget = ['*']\n");
+        assert_eq!(allowed(&rules, Some("cli"), "a"), []);
+        assert_eq!(allowed(&rules, None, "a"), [Action::Get]);
+    }
+
+    #[test]
+    fn a_table_allows_what_it_lists_and_denial_wins() {
+        let rules = rules(
+            "[profiles.work.access.backup]\nget = ['db/*', 'a']\nset = []\nlist = ['*']\ndeny = ['db/root*']\n",
+        );
+        let backup = Some("backup");
+        assert_eq!(allowed(&rules, backup, "db/x"), [Action::Get, Action::List]);
+        assert_eq!(allowed(&rules, backup, "a"), [Action::Get, Action::List]);
+        assert_eq!(allowed(&rules, backup, "b"), [Action::List]);
+        assert_eq!(allowed(&rules, backup, "db/root/1"), []);
+        let some = |action| rules.allow_some(&requester(backup), &profile(), action);
+        assert!(some(Action::GetBatch) && some(Action::List) && !some(Action::Set) && !some(Action::Delete));
+        let shown = |name| rules.show(&requester(backup), &profile(), name);
+        assert!(shown("a") && shown("db/x") && !shown("b") && !shown("db/root"));
+    }
+
+    #[test]
+    fn the_launcher_may_run_what_both_tables_allow() {
+        let run = |text: &str, name: &str| {
+            rules(text).allow(&requester(Some(LAUNCHER)), &profile(), Action::GetBatch, (0, name))
+        };
+        assert!(run("", "a"));
+        let launchers = "[profiles.work.access.daemon-launcher]\nrun = ['a*']\nget = ['*']\n";
+        assert!(run(launchers, "a1") && !run(launchers, "b1"));
+        let users = "[profiles.work.access.cli]\nrun = ['*1']\nget = ['*']\n";
+        assert!(run(users, "b1") && !run(users, "b2"));
+        let both = format!("{launchers}{users}");
+        assert!(run(&both, "a1") && !run(&both, "a2") && !run(&both, "b1"));
+        assert!(!run("[profiles.work.access.cli]\nget = ['*']\n", "a"), "what is not listed is not allowed");
+    }
+
+    #[test]
+    fn moving_takes_reading_and_removing_the_one_and_writing_the_other() {
+        let may = |text: &str| {
+            let (rules, backup) =
+                (rules(&format!("[profiles.work.access.backup]\n{text}\n")), requester(Some("backup")));
+            [(0, "a"), (1, "b")].iter().all(|name| rules.allow(&backup, &profile(), Action::Move, *name))
+        };
+        assert!(may("get = ['a']\ndelete = ['a']\nset = ['b']"));
+        assert!(!may("delete = ['a']\nset = ['b']\nget = ['b']"), "it could be read under its new name");
+        assert!(!may("get = ['a']\nset = ['*']"));
+        assert!(!may("get = ['*']\ndelete = ['*']\nset = ['a']"));
+        assert!(!may("get = ['*']\ndelete = ['*']\nset = ['*']\ndeny = ['b']"));
     }
 }

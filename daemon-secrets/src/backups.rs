@@ -34,7 +34,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let profile = &call.profile;
         let attempt = several(Action::Backup, profile, Vec::new(), Cost { tokens: 1, names: 1 }, sender);
         let result = async {
-            let permit = self.authorize(&attempt)?;
+            let permit = self.authorize(&attempt).await?;
             permit.names_for(Action::Backup).map_err(by_vault)?;
             let mut file = only_file(descriptors)?;
             let _turn = self.turn(profile, deadline).await?;

@@ -170,12 +170,15 @@ fn rate_limit(attempt: &Attempt, state: &AccessState<'_>) -> Result<(), SecretsD
 
 /// Gate 5: the rules allow the action, on every name.
 fn access_rule(attempt: &Attempt, state: &AccessState<'_>) -> Result<(), SecretsDenial> {
-    let allowed = |name| state.rules.allow(&attempt.requester, attempt.action, name);
-    if allowed(None) && attempt.names.iter().all(|asked| allowed(Some(&asked.text))) {
-        Ok(())
+    let Attempt { requester, profile, action, names, .. } = attempt;
+    let by_name = |name| state.rules.allow(requester, profile, *action, name);
+    let mut places = names.iter().map(|asked| asked.text.as_str()).enumerate();
+    let allowed = if names.is_empty() {
+        state.rules.allow_some(requester, profile, *action)
     } else {
-        Err(SecretsDenial::Forbidden)
-    }
+        places.all(by_name)
+    };
+    if allowed { Ok(()) } else { Err(SecretsDenial::Forbidden) }
 }
 
 /// Gate 5.5: every name is a name.

@@ -104,7 +104,7 @@ mod encrypted {
         ) -> Result<WireSecret, SecretsDenial> {
             let cost = Cost { tokens: 1, names: 1 };
             let attempt = several(Action::FieldKey, &call.profile, Vec::new(), cost, sender);
-            let result = self.authorize(&attempt).and_then(|permit| {
+            let result = self.authorize(&attempt).await.and_then(|permit| {
                 let key = self.vaults.field_key(&permit).map_err(crate::attempt::by_vault)?;
                 Ok(WireSecret::new(key.expose().to_vec()))
             });
@@ -162,9 +162,9 @@ mod encrypted {
             let world = World::with_vault().await;
             key(&world).await;
             let call = FieldKey { profile: profile("work") };
-            let stranger = world.daemon.field_key(&call, &sender(Some("daemon-profile")));
+            let stranger = world.daemon.field_key(&call, &sender(Some("daemon-profile"))).await;
             assert!(matches!(stranger, Err(SecretsDenial::Identity { .. })));
-            let enrolled = world.daemon.field_key(&call, &sender(Some("backup")));
+            let enrolled = world.daemon.field_key(&call, &sender(Some("backup"))).await;
             assert!(matches!(enrolled, Err(SecretsDenial::Forbidden)));
             world.daemon.lock(&Lock { profile: None }, &cli()).await.unwrap();
             assert!(matches!(world.daemon.field_key(&call, &cli()).await, Err(SecretsDenial::Locked)));
@@ -183,7 +183,7 @@ mod encrypted {
         async fn each_profile_has_a_field_key_of_its_own() {
             let world = World::with_vault().await;
             world.init("home").await.unwrap();
-            let other = world.daemon.field_key(&FieldKey { profile: profile("home") }, &cli()).unwrap();
+            let other = world.daemon.field_key(&FieldKey { profile: profile("home") }, &cli()).await.unwrap();
             assert!(!key(&world).await.ct_eq(other.expose()));
         }
     }

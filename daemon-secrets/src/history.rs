@@ -20,7 +20,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
     ) -> Result<Vec<VersionEntry>, SecretsDenial> {
         let attempt = one(Action::History, &call.profile, &call.name, sender);
         let result = async {
-            let permit = self.authorize(&attempt)?;
+            let permit = self.authorize(&attempt).await?;
             let versions = self.vaults.history(&permit).await.map_err(Refusal::by_vault)?;
             Ok(versions.into_iter().map(shown).collect())
         };
@@ -32,7 +32,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let attempt = one(Action::Restore, &call.profile, &call.name, sender);
         let mut room = Room::none();
         let result = async {
-            let permit = self.authorize(&attempt)?;
+            let permit = self.authorize(&attempt).await?;
             room = self.room(&call.profile)?;
             self.vaults.restore(&permit, call.version).await.map_err(Refusal::by_vault)
         };
@@ -50,7 +50,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let attempt = one(Action::Purge, &call.profile, &call.name, sender);
         let mut room = Room::none();
         let result = async {
-            let permit = self.authorize(&attempt)?;
+            let permit = self.authorize(&attempt).await?;
             room = self.room(&call.profile)?;
             self.vaults.purge(&permit).await.map_err(Refusal::by_vault)
         };
@@ -69,7 +69,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         attempt.names.push(AskedName::new(&call.to));
         let mut room = Room::none();
         let result = async {
-            let permit = self.authorize(&attempt)?;
+            let permit = self.authorize(&attempt).await?;
             room = self.room(&call.profile)?;
             self.vaults.rename(&permit).await.map_err(Refusal::by_vault)
         };

@@ -1,6 +1,8 @@
 //! `daemon-secrets`: the only process that holds keys and opens vaults. Whatever it does for anyone passes the six
 //! gates of [`crud`].
 
+#[cfg(test)]
+mod access_table;
 mod acl;
 mod attempt;
 mod backups;
@@ -15,6 +17,7 @@ mod protection;
 mod rate_limit;
 mod record;
 mod rekey;
+mod rules;
 mod selection;
 mod service;
 mod settings;

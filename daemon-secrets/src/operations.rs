@@ -1,8 +1,6 @@
 //! The five operations on secrets: each makes an attempt, gets a permit for it or none, shows the permit to the
 //! vault, and has the outcome recorded before it answers.
 
-use std::sync::Arc;
-
 use core_daemon::Room;
 use core_secrets::sqlcipher::Attributes;
 use core_types::WireSecret;
@@ -13,7 +11,7 @@ use core_types::protocol::secrets::{
     Delete, Gate, Get, GetBatch, List, NamedSecret, SecretEntry, SecretPage, SecretsDenial, Selection, Set,
 };
 
-use crate::acl::{AccessRules, Action, Requester};
+use crate::acl::{Action, Requester};
 use crate::crud::{AccessState, AskedName, Attempt, Permit, Refusal, authorize};
 use crate::fields::{Fields, OVERHEAD};
 use crate::neighbours::Neighbours;
@@ -36,11 +34,12 @@ impl Refusal {
 
 impl<N: Neighbours> SecretsDaemon<N> {
     /// Takes an attempt through the gates.
-    pub(crate) fn authorize(&self, attempt: &Attempt) -> Result<Permit, Refusal> {
+    pub(crate) async fn authorize(&self, attempt: &Attempt) -> Result<Permit, Refusal> {
+        let rules = self.rules.look(&self.neighbours).await;
         let state = AccessState {
             any_unlocked: self.vaults.any_unlocked(),
             profile: self.vaults.status(&attempt.profile),
-            rules: &self.rules,
+            rules: &rules,
             rates: self.rates.as_ref(),
         };
         authorize(attempt, &state)
@@ -56,7 +55,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
     pub(crate) async fn get(&self, call: &Get, sender: &Sender) -> Result<WireSecret, SecretsDenial> {
         let attempt = one(Action::Get, &call.profile, &call.name, sender);
         let result = async {
-            let permit = self.authorize(&attempt)?;
+            let permit = self.authorize(&attempt).await?;
             let value = self.vaults.get(&permit, call.version).await.map_err(Refusal::by_vault)?;
             let fields = Fields::of(&self.vaults, &permit).map_err(Refusal::by_vault)?;
             let name = permit.name_for(Action::Get).map_err(Refusal::by_vault)?;
@@ -70,7 +69,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let attempt = one(Action::Set, &call.profile, &call.name, sender);
         let mut room = Room::none();
         let result = async {
-            let permit = self.authorize(&attempt)?;
+            let permit = self.authorize(&attempt).await?;
             room = self.room(&call.profile)?;
             check_size(&call.value).map_err(Refusal::by_vault)?;
             let fields = Fields::of(&self.vaults, &permit).map_err(Refusal::by_vault)?;
@@ -93,7 +92,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let attempt = one(Action::Delete, &call.profile, &call.name, sender);
         let mut room = Room::none();
         let result = async {
-            let permit = self.authorize(&attempt)?;
+            let permit = self.authorize(&attempt).await?;
             room = self.room(&call.profile)?;
             self.vaults.delete(&permit).await.map_err(Refusal::by_vault)
         };
@@ -110,14 +109,15 @@ impl<N: Neighbours> SecretsDaemon<N> {
     pub(crate) async fn list(&self, call: &List, sender: &Sender) -> Result<SecretPage, SecretsDenial> {
         let attempt = several(Action::List, &call.profile, Vec::new(), Cost { tokens: 1, names: 1 }, sender);
         let result = async {
-            let permit = self.authorize(&attempt)?;
+            let permit = self.authorize(&attempt).await?;
             let page = self.vaults.list(&permit, call.pattern.clone(), call.after.clone()).await;
             let page = page.map_err(Refusal::by_vault)?;
-            let readable = page
+            let rules = self.rules.current();
+            let shown = page
                 .entries
                 .into_iter()
-                .filter(|entry| may_read(&self.rules, &attempt.requester, &entry.name));
-            let entries = readable.map(|entry| SecretEntry {
+                .filter(|entry| rules.show(&attempt.requester, &call.profile, entry.name.as_str()));
+            let entries = shown.map(|entry| SecretEntry {
                 name: entry.name,
                 created_unix_ms: entry.created_unix_ms,
                 updated_unix_ms: entry.updated_unix_ms,
@@ -164,17 +164,18 @@ impl<N: Neighbours> SecretsDaemon<N> {
 
     /// The names that a selection means.
     async fn choose(&self, asking: &Attempt, selection: &Selection) -> Result<Vec<SecretName>, Refusal> {
-        let permit = self.authorize(asking)?;
+        let permit = self.authorize(asking).await?;
         if matches!(selection, Selection::Only(patterns) if patterns.len() > SELECTION_MAX) {
             let limit = u64::try_from(SELECTION_MAX).unwrap_or(u64::MAX);
             return Err(Refusal::by_vault(SecretsDenial::BatchTooLarge { limit }));
         }
         let names = self.vaults.names(&permit).await.map_err(Refusal::by_vault)?;
         // As many steps as there are names times patterns, which must not hold up everyone else.
-        let (rules, requester, selection) =
-            (Arc::clone(&self.rules), asking.requester.clone(), selection.clone());
+        let (rules, asking, selection) = (self.rules.current(), asking.clone(), selection.clone());
         let selecting = tokio::task::spawn_blocking(move || {
-            select(&selection, &names, |name| may_read(&rules, &requester, name))
+            select(&selection, &names, |name| {
+                rules.may_read(&asking.requester, &asking.profile, name.as_str())
+            })
         });
         selecting
             .await
@@ -183,7 +184,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
 
     /// The values of chosen names, if the gates let them through.
     async fn read_all(&self, attempt: &Attempt, names: &[SecretName]) -> Result<Vec<NamedSecret>, Refusal> {
-        let permit = self.authorize(attempt)?;
+        let permit = self.authorize(attempt).await?;
         let overhead: usize =
             names.iter().map(|name| name.as_str().len() + NAMED_SECRET_OVERHEAD + OVERHEAD).sum();
         let limit = u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX);
@@ -200,10 +201,6 @@ impl<N: Neighbours> SecretsDaemon<N> {
         });
         outgoing.collect::<Result<_, SecretsDenial>>().map_err(Refusal::by_vault)
     }
-}
-
-fn may_read(rules: &AccessRules, requester: &Requester, name: &SecretName) -> bool {
-    rules.allow(requester, Action::Get, Some(name.as_str()))
 }
 
 /// An attempt on one secret.

@@ -6,7 +6,8 @@ use core_daemon::{NotDurable, Room};
 use core_types::ProfileName;
 use core_types::header::Sender;
 use core_types::limits::SECRET_NAME_BYTES_MAX;
-use core_types::protocol::profile::{LockCause, Outcome, Requester, SecretOperationAudit};
+use core_types::name::SECRETS;
+use core_types::protocol::profile::{LockCause, Operation, Outcome, Requester, SecretOperationAudit};
 use core_types::protocol::secrets::{Gate, SecretsDenial};
 
 use crate::acl::Action;
@@ -87,6 +88,20 @@ pub(crate) async fn conclude<T>(
 pub(crate) fn unwritable(profile: Option<&ProfileName>, NotDurable(reason): NotDurable) -> SecretsDenial {
     let profile = profile.map_or("all", ProfileName::as_str).to_owned();
     SecretsDenial::AuditUnwritable { profile, reason }
+}
+
+/// Records that the configuration changed, which nobody asked this daemon for: it found it so.
+pub(crate) async fn record_config(neighbours: &impl Neighbours, outcome: Outcome) -> Result<(), NotDurable> {
+    let requester = Requester {
+        name: SECRETS.to_owned(),
+        uid: rustix::process::geteuid().as_raw(),
+        pid: Some(std::process::id()),
+        executable: None,
+        unit: None,
+    };
+    let entry = SecretOperationAudit::new(unix_ms_now(), Operation::ConfigChange, requester, outcome);
+    let entry = entry.about(None, Some("config.toml".to_owned()));
+    neighbours.record(vec![entry], Room::none()).await
 }
 
 fn outcome<T>(result: &Result<T, Refusal>) -> Outcome {

@@ -10,9 +10,9 @@ use core_types::paths::Paths;
 use core_types::protocol::secrets::{SecretsRequest, SecretsService};
 use tokio::sync::Mutex as FairMutex;
 
-use crate::acl::AccessRules;
 use crate::neighbours::{Neighbours, OverTheBus};
 use crate::rate_limit::{RateLimits, Rates};
+use crate::rules::LiveRules;
 use crate::settings::{TTL_VARIABLE, cache_ttl};
 use crate::vault::{Vaults, prepare_folder};
 use crate::wiper::{BootTimer, wipe_what_expires};
@@ -20,7 +20,7 @@ use crate::wiper::{BootTimer, wipe_what_expires};
 /// The service.
 pub(crate) struct SecretsDaemon<N> {
     pub(crate) vaults: Arc<Vaults>,
-    pub(crate) rules: Arc<AccessRules>,
+    pub(crate) rules: LiveRules,
     pub(crate) rates: Box<dyn Rates>,
     pub(crate) neighbours: N,
     /// Cost of deriving keys from passwords: new ones get it, and cheaper ones when they unlock.
@@ -62,7 +62,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
     pub(crate) fn new(paths: &Paths, config: Config, neighbours: N, kdf_cost: Argon2Params) -> Self {
         Self {
             vaults: Arc::new(Vaults::new(paths, &config)),
-            rules: Arc::default(),
+            rules: LiveRules::new(paths, &config),
             rates: Box::new(RateLimits::new(&config)),
             neighbours,
             kdf_cost,
@@ -106,6 +106,7 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Purge(call) => answer(&call, self.purge(&call, sender).await),
             SecretsRequest::Move(call) => answer(&call, self.rename(&call, sender).await),
             SecretsRequest::AcceptRollback(call) => answer(&call, self.accept_rollback(&call, sender).await),
+            SecretsRequest::Rules(call) => answer(&call, self.rules_state(sender).await),
             SecretsRequest::Protection(call) => answer(&call, self.protection(sender).await),
             SecretsRequest::Backup(call) => {
                 answer(&call, self.backup(&call, sender, caller.descriptors, deadline).await)

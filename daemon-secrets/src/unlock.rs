@@ -119,7 +119,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         let attempt = several(Action::AcceptRollback, &call.profile, Vec::new(), cost, sender);
         let mut room = Room::none();
         let result = async {
-            let permit = self.authorize(&attempt)?;
+            let permit = self.authorize(&attempt).await?;
             room = self.room(&call.profile)?;
             self.vaults.accept_rollback(&permit, 0).await.map_err(by_vault)
         };

@@ -8,7 +8,9 @@ use core_types::config::AuditMode;
 use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 use core_types::protocol::bus::{Peer, Peers};
 use core_types::protocol::profile::{AuditState, AuditStatus};
-use core_types::protocol::secrets::{MemoryProtection, Profiles, Protection, ProtectionLevel};
+use core_types::protocol::secrets::{
+    MemoryProtection, Profiles, Protection, ProtectionLevel, Rules, RulesState,
+};
 use serde::Serialize;
 
 use super::profile::Shown;
@@ -26,6 +28,36 @@ struct Status {
     daemons: Vec<Daemon>,
     audit: Option<Audit>,
     memory: Option<Memory>,
+    rules: Option<ShownRules>,
+}
+
+/// The access rules in `--json`; `problem` says why they are not those of the configuration file, when they are not.
+#[derive(Serialize)]
+struct ShownRules {
+    patterns: u64,
+    problem: Option<String>,
+}
+
+impl From<RulesState> for ShownRules {
+    fn from(state: RulesState) -> Self {
+        Self { patterns: state.patterns, problem: state.problem }
+    }
+}
+
+impl ShownRules {
+    fn line(&self) -> String {
+        let rules = match self.patterns {
+            0 => "none".to_owned(),
+            1 => "1 pattern".to_owned(),
+            patterns => format!("{patterns} patterns"),
+        };
+        match &self.problem {
+            None => rules,
+            Some(problem) => {
+                format!("{rules}; the configuration was changed and cannot be used: {}", shown(problem))
+            }
+        }
+    }
 }
 
 /// A daemon in `--json`; `version` and `pid` are `null` where they are unknown.
@@ -124,16 +156,18 @@ pub(super) fn is_ours(name: &str) -> bool {
 pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
     // A part that is not answered shall leave time for the next.
     let (now, patience) = (Instant::now(), session.usual_deadline());
-    let daemons = daemons(session.call_until(&Peers {}, now + patience / 4)?);
-    let profiles = session.call_until(&Profiles {}, now + patience * 2 / 4);
+    let daemons = daemons(session.call_until(&Peers {}, now + patience / 5)?);
+    let profiles = session.call_until(&Profiles {}, now + patience * 2 / 5);
     let profiles = profiles.map(|entries| entries.into_iter().map(Shown::from).collect());
-    let audit = session.call_until(&AuditStatus {}, now + patience * 3 / 4).map(Audit::from);
-    let memory = session.call_until(&Protection {}, now + patience).map(Memory::from);
+    let audit = session.call_until(&AuditStatus {}, now + patience * 3 / 5).map(Audit::from);
+    let memory = session.call_until(&Protection {}, now + patience * 4 / 5).map(Memory::from);
+    let rules = session.call_until(&Rules {}, now + patience).map(ShownRules::from);
     let (profiles, first) = split(profiles);
     let (audit, second) = split(audit);
     let (memory, third) = split(memory);
-    write(session, &Status { profiles, daemons, audit, memory })?;
-    first.or(second).or(third).map_or(Ok(()), Err)
+    let (rules, fourth) = split(rules);
+    write(session, &Status { profiles, daemons, audit, memory, rules })?;
+    first.or(second).or(third).or(fourth).map_or(Ok(()), Err)
 }
 
 fn split<T>(result: Result<T, Failure>) -> (Option<T>, Option<Failure>) {
@@ -193,7 +227,10 @@ fn write(session: &mut Session, status: &Status) -> Result<(), Failure> {
     output.line(format_args!("  {audit}"))?;
     output.line("memory of secrets")?;
     let memory = status.memory.as_ref().map_or_else(|| "unknown".to_owned(), Memory::line);
-    output.line(format_args!("  {memory}"))
+    output.line(format_args!("  {memory}"))?;
+    output.line("access rules")?;
+    let rules = status.rules.as_ref().map_or_else(|| "unknown".to_owned(), ShownRules::line);
+    output.line(format_args!("  {rules}"))
 }
 
 #[cfg(test)]
@@ -230,10 +267,10 @@ mod tests {
     #[test]
     fn what_is_unknown_is_null() {
         let daemons = daemons(vec![peer(BUS, None)])[..1].to_vec();
-        let status = Status { profiles: None, daemons, audit: None, memory: None };
+        let status = Status { profiles: None, daemons, audit: None, memory: None, rules: None };
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
-            r#"{"profiles":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null}],"audit":null,"memory":null}"#
+            r#"{"profiles":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null}],"audit":null,"memory":null,"rules":null}"#
         );
         let audit = Audit::from(AuditState {
             next_sequence: 8,

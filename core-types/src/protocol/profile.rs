@@ -86,6 +86,12 @@ pub enum Operation {
     Gap,
     /// A program that was started with secrets has ended.
     RunEnd,
+    /// The access rules of the configuration changed, or were to change and could not be used.
+    ConfigChange,
+    /// A daemon of someone else was let on the bus under a name of its own.
+    Enroll,
+    /// An enrolled daemon was refused from then on.
+    Revoke,
 }
 
 /// Why a profile was locked.

@@ -677,6 +677,19 @@ pub struct MemoryProtection {
     pub swap: Option<bool>,
 }
 
+/// Asks which access rules are in force, for `pds status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Rules {}
+
+/// Answer to [`Rules`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesState {
+    /// How many patterns stand in them.
+    pub patterns: u64,
+    /// Why they are not those of the configuration file as it is now, when they are not.
+    pub problem: Option<String>,
+}
+
 /// Published on [`super::Topic::ProfileState`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProfileChanged {
@@ -715,6 +728,7 @@ service! {
         31 RestoreBackup -> bool,
         34 InspectBackup -> BackupSheet,
         33 Protection -> MemoryProtection,
+        35 Rules -> RulesState,
         #[cfg(feature = "ipc-field-encryption")]
         32 FieldKey -> WireSecret,
     }
