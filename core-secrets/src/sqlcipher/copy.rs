@@ -5,14 +5,15 @@ use std::path::Path;
 use core_crypto::SecureBytes;
 use rusqlite::ffi;
 
-use super::connection::{connect, failed};
+use super::connection::{connect, empty_log, failed};
 use super::entries::open_row;
 use super::schema::{stored_name, version_columns};
 use super::{Inner, Open};
 use crate::store::{Damage, StoreError};
 
 /// Copies a database that others may be writing to into an empty file, under the same key: `VACUUM INTO` reads in one
-/// transaction, which in write-ahead mode hinders no writer (<https://sqlite.org/lang_vacuum.html>).
+/// transaction, which in write-ahead mode hinders no writer (<https://sqlite.org/lang_vacuum.html>). But it hinders a
+/// purge from emptying the log, so that is done here once more.
 pub(super) fn copy(from: &Path, vault_key: &SecureBytes, to: &Path) -> Result<(), StoreError> {
     let action = "copy the database";
     let to = to.to_str().ok_or_else(|| StoreError::Io {
@@ -21,6 +22,7 @@ pub(super) fn copy(from: &Path, vault_key: &SecureBytes, to: &Path) -> Result<()
     })?;
     let connection = connect(from, vault_key)?;
     let copied = connection.execute("VACUUM INTO ?1", [to]).map_err(failed(action));
+    let copied = copied.and_then(|_rows| empty_log(&connection));
     let closed = connection.close().map_err(|(_connection, error)| failed(action)(error));
     copied.and(closed)
 }
