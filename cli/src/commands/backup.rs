@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use core_crypto::SecureBytes;
 use core_types::protocol::secrets::Backup;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, linkat, openat, renameat_with};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -41,12 +42,15 @@ pub(super) fn run(session: &mut Session, path: &Path, force: bool) -> Result<(),
     session.output.object_if_wanted(&Made { profile: profile.as_str(), file, bytes })
 }
 
-/// A file that is being written beside its place; without [`Self::put_in_place`], nothing of it stays.
+/// A file that is being written for a place; without [`Self::put_in_place`], nothing of it stays.
+///
+/// It has no name until it is whole (open(2), `O_TMPFILE`), so that not even a kill leaves anything. Where the file
+/// system knows no files without a name, it has a hidden one beside its place.
 struct NewFile {
     file: File,
     temporary: PathBuf,
     place: PathBuf,
-    in_place: bool,
+    is_named: bool,
 }
 
 impl NewFile {
@@ -60,13 +64,33 @@ impl NewFile {
             .push(random.expose().iter().fold(String::from("."), |text, byte| format!("{text}{byte:02x}")));
         temporary.push(".new");
         let temporary = place.with_file_name(temporary);
-        // A stick's file system may know no modes; what the file holds is encrypted.
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary);
-        Ok(Self { file: file.map_err(failed)?, temporary, place: place.to_owned(), in_place: false })
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let (file, is_named) = match openat(CWD, folder_of(place), flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => (File::from(file), false),
+            Err(_) => {
+                // A stick's file system may know no modes either; what the file holds is encrypted.
+                let mut options = OpenOptions::new();
+                options.read(true).write(true).create_new(true).mode(0o600);
+                (options.open(&temporary).map_err(failed)?, true)
+            }
+        };
+        Ok(Self { file, temporary, place: place.to_owned(), is_named })
+    }
+
+    /// Gives the file a name beside its place; linkat(2) has no way to replace what is in the place itself.
+    fn give_name(&mut self) -> Result<(), Errno> {
+        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        linkat(CWD, own, CWD, &self.temporary, AtFlags::SYMLINK_FOLLOW)?;
+        self.is_named = true;
+        Ok(())
     }
 
     /// Gives the file its name, durably; the daemon has written it out.
     fn put_in_place(mut self, replace: bool) -> Result<(), Failure> {
+        if !self.is_named {
+            let path = self.place.clone();
+            self.give_name().map_err(|errno| Failure::File { what: "made", path, source: errno.into() })?;
+        }
         let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         let renamed = match renameat_with(CWD, &self.temporary, CWD, &self.place, flags) {
             // A file system that cannot look and rename in one step; we have looked before.
@@ -74,25 +98,26 @@ impl NewFile {
             result => result,
         };
         match renamed {
-            Ok(()) => self.in_place = true,
+            Ok(()) => self.is_named = false,
             Err(Errno::EXIST) => return Err(Failure::FileExists { path: self.place.clone() }),
             Err(errno) => {
                 let path = self.place.clone();
                 return Err(Failure::File { what: "replaced", path, source: errno.into() });
             }
         }
-        let folder = match self.place.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
+        let folder = folder_of(&self.place).to_owned();
         let synced = File::open(&folder).and_then(|folder| folder.sync_all());
         synced.map_err(|source| Failure::File { what: "written out", path: folder, source })
     }
 }
 
+fn folder_of(place: &Path) -> &Path {
+    place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if !self.in_place {
+        if self.is_named {
             let _nothing_better_to_do = std::fs::remove_file(&self.temporary);
         }
     }
@@ -115,7 +140,7 @@ mod tests {
         let place = folder.path().join("backup");
         let new = NewFile::beside(&place).unwrap();
         assert_eq!(new.file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(!place.exists());
+        assert_eq!(names(folder.path()), [""; 0], "a kill leaves nothing");
         new.put_in_place(false).unwrap();
         assert_eq!(names(folder.path()), ["backup"]);
         std::fs::write(&place, "first").unwrap();
