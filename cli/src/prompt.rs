@@ -168,6 +168,34 @@ impl Terminal {
         }
     }
 
+    /// Asks for a text of several lines, none of which is shown, until `is_whole` says that nothing is missing or a line
+    /// is empty; together they may have `limit` bytes. Signals are treated as by [`Self::hidden`].
+    ///
+    /// # Errors
+    /// As [`Self::hidden`].
+    pub(crate) fn hidden_lines(
+        &self,
+        question: &str,
+        limit: usize,
+        is_whole: impl Fn(&[u8]) -> bool,
+    ) -> Result<Typed, PromptError> {
+        loop {
+            let hidden = Hidden::enter(&self.device).map_err(PromptError::Terminal)?;
+            self.write(question)?;
+            let mut text = Zeroizing::new(Vec::with_capacity(limit + 1));
+            while let Some(line) = self.hidden_line(&hidden, limit - text.len())? {
+                self.write("\n")?;
+                text.extend_from_slice(&line);
+                if line.is_empty() || is_whole(&text) || text.len() == limit {
+                    return Ok(text);
+                }
+                text.push(b'\n');
+                self.write("The rest: ")?;
+            }
+            self.write("\n")?;
+        }
+    }
+
     /// Asks a question that is answered by yes or no; anything but yes is no.
     ///
     /// # Errors

@@ -43,9 +43,11 @@ impl CodeSource {
     pub(crate) fn code(self, question: &str) -> Result<Typed, Failure> {
         let text = match self {
             Self::Given(source) => source.read(words::TEXT_BYTES_MAX)?,
-            Self::Terminal => Terminal::open()?.hidden(&[question], words::TEXT_BYTES_MAX)?.remove(0),
+            Self::Terminal => {
+                Terminal::open()?.hidden_lines(question, words::TEXT_BYTES_MAX, words::are_enough)?
+            }
         };
-        if text.is_empty() {
+        if text.trim_ascii().is_empty() {
             return Err(PromptError::Cancelled.into());
         }
         Ok(words::to_code(&text)?)

@@ -50,6 +50,11 @@ pub(crate) fn to_words(code: &SecureBytes) -> Zeroizing<String> {
     text
 }
 
+/// Whether these are as many words as a code has, or more.
+pub(crate) fn are_enough(text: &[u8]) -> bool {
+    count(text) >= WORDS
+}
+
 /// The code that these words stand for, in capitals or not and with any space between them.
 ///
 /// # Errors

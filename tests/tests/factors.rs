@@ -224,7 +224,8 @@ fn a_forgotten_password_is_replaced_with_the_recovery_code() {
     lock(&system);
     let mut terminal = Terminal::open(&system, (24, 80), "pds", ["recovery", "use"]);
     terminal.wait_for("24 words");
-    terminal.line(&std::fs::read_to_string(&words).unwrap().trim_end().replace('\n', " "));
+    // As they were printed, on several lines.
+    terminal.line(std::fs::read_to_string(&words).unwrap().trim_end());
     terminal.wait_for("Set a new password");
     terminal.line("yes");
     terminal.wait_for("New password for profile 'default': ");
@@ -329,12 +330,14 @@ fn wrong_attempts_of_every_kind_wait_over_connections_and_restarts_and_hold_up_n
     let options = || CallOptions { deadline: PATIENCE, descriptors: Vec::new() };
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        for number in 0..AT_ONCE {
-            let (system, call) = (&system, wrong(number));
-            scope.spawn(move || system.client().call(&call, options()).unwrap_err());
-        }
+        let attempts: Vec<_> = (0..AT_ONCE)
+            .map(|number| {
+                let (system, call) = (&system, wrong(number));
+                scope.spawn(move || system.client().call(&call, options()).unwrap_err())
+            })
+            .collect();
         system.pds(["get", "x", "-p", "other"]).run().done().prints("y");
-        assert!(begun.elapsed() < Duration::from_millis(4_500), "another profile was held up");
+        assert!(attempts.iter().any(|attempt| !attempt.is_finished()), "another profile was held up");
     });
     // 0 + 1 + ... + 9 tenths.
     assert!(begun.elapsed() >= Duration::from_millis(4_500), "{:?}", begun.elapsed());
