@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use core_types::name::SECRETS;
 use tests::canary::Canary;
 use tests::{PASSWORD, Spec, System};
 
@@ -163,33 +162,4 @@ fn a_backup_under_writes_is_one_moment_of_the_vault() {
             assert!(first == second || first == second + 1, "backup {number}: {first} and {second}");
         }
     }
-}
-
-/// Killed at a moment of a restore that the turn decides, the old vault or the new one is there, whole.
-#[test]
-fn a_kill_during_a_restore_leaves_the_old_vault_or_the_new_one() {
-    let mut spec = Spec::ready().secret("which", "old");
-    for number in 0..20 {
-        spec = spec.secret(&format!("s/{number}"), vec![b'x'; 100_000]);
-    }
-    let system = System::boot(spec);
-    system.pds(["backup", "file"]).run().done();
-    let mut seen = [0, 0];
-    for turn in 0..6_u64 {
-        system.pds(["set", "which"]).stdin("new").run().done();
-        let daemon = system.pid_of(SECRETS);
-        let restoring = system.pds(["restore-backup", "--yes", "file"]).password().start();
-        // Spread over the derivation, the unpacking and the exchange.
-        std::thread::sleep(std::time::Duration::from_millis(70 * turn));
-        system.kill(SECRETS);
-        let _however_it_ended = restoring.wait().any();
-        system.wait_until_back(SECRETS, daemon);
-        let unlocked = system.pds(["unlock"]).password().run();
-        assert!(unlocked.status().success(), "turn {turn}: {}", unlocked.said());
-        let which = get(&system, "which");
-        assert!(which == b"old" || which == b"new", "turn {turn}");
-        seen[usize::from(which == b"new")] += 1;
-        assert_eq!(get(&system, "s/19").len(), 100_000, "turn {turn}");
-    }
-    assert_ne!(seen, [0, 0]);
 }

@@ -247,3 +247,89 @@ fn a_factor_that_was_being_added_or_removed_opens_or_is_not_there() {
         moments.len()
     );
 }
+
+/// Whether a command of the user's was done; it may only fail because the daemon died.
+fn by_command(system: &System, arguments: &[&str]) -> Ended {
+    let began = Instant::now();
+    let output = system.pds(arguments).password().run().any();
+    assert!(began.elapsed() < HANG, "{arguments:?} hung");
+    if output.status().success() { Ended::Acknowledged } else { Ended::Open }
+}
+
+fn generation_of_header(system: &System) -> u64 {
+    let path = system.paths().vault(&profile("work")).join("header.json");
+    let header: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    header["content"]["generation"].as_u64().unwrap()
+}
+
+#[test]
+fn of_a_vault_and_the_one_with_new_keys_exactly_one_is_there() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut system = system();
+    let mut chance = Chance::of("cut rekey");
+    let rekey = ["rekey", "-p", "work"];
+    let moments = moments(&system, || {
+        system.pds(rekey).password().run().done();
+    });
+    let (tried, mut exchanged) = (tries(6), 0);
+    for _ in 0..tried {
+        let moment = pick(&moments, &mut chance);
+        let before = generation_of_header(&system);
+        let ended = cut(&mut system, moment, |system| by_command(system, &rekey));
+        let is_new = generation_of_header(&system) == before + 1;
+        assert!(is_new || generation_of_header(&system) == before, "a third header ({moment:?})");
+        assert!(is_new || ended == Ended::Open, "new keys that were acknowledged are gone ({moment:?})");
+        assert!(opens(&system, vec![password(PASSWORD)]), "nothing opens ({moment:?})");
+        nothing_is_left_over(&system, "work");
+        exchanged += usize::from(is_new);
+    }
+    eprintln!("{tried} deaths in a rekey of {} moments: {exchanged} times the new keys hold", moments.len());
+}
+
+#[test]
+fn of_a_vault_and_its_restored_backup_exactly_one_is_there() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut system = system();
+    let mut chance = Chance::of("cut restore");
+    let unlock = |system: &System| system.pds(["unlock", "-p", "work"]).password().run();
+    let set = |system: &System| {
+        unlock(system).done();
+        system.pds(["set", "-p", "work", "secret-0"]).stdin("of later").run().done();
+    };
+    unlock(&system).done();
+    system.pds(["backup", "-p", "work", "file"]).run().done();
+    set(&system);
+    let restore = ["restore-backup", "-p", "work", "--yes", "file"];
+    let moments = moments(&system, || {
+        system.pds(restore).password().run().done();
+    });
+    let (tried, mut restored) = (tries(6), 0);
+    for _ in 0..tried {
+        set(&system);
+        let moment = pick(&moments, &mut chance);
+        let ended = cut(&mut system, moment, |system| by_command(system, &restore));
+        let unlocked = unlock(&system).any();
+        let is_older = unlocked.status().code() == Some(9);
+        if is_older {
+            // Killed between the exchange and its acceptance: it is told, as any older vault is.
+            system.pds(["unlock", "-p", "work", "--accept-rollback"]).password().run().done();
+        }
+        let value = system.pds(["get", "-p", "work", "secret-0"]).run().done().stdout;
+        let is_backup = value == b"secret-0";
+        assert!(is_backup || value == b"of later", "a value that never was ({moment:?})");
+        assert!(is_backup || !is_older, "the later vault counts as an older one ({moment:?})");
+        assert!(is_backup || ended == Ended::Open, "a restore that was acknowledged is gone ({moment:?})");
+        assert!(!is_older || ended == Ended::Open, "an acknowledged restore has to be accepted ({moment:?})");
+        system.pds(["lock"]).run().done();
+        nothing_is_left_over(&system, "work");
+        restored += usize::from(is_backup);
+    }
+    eprintln!(
+        "{tried} deaths in a restore of {} moments: {restored} times the backup was in place",
+        moments.len()
+    );
+}

@@ -1,9 +1,9 @@
-//! New keys for a vault, with real daemons that are killed while they make them.
+//! New keys for a vault, with real daemons.
 // Functions beside the tests report by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use core_ipc::CallOptions;
-use core_types::protocol::secrets::{GetBatch, RekeyProgress, RekeyState, Selection};
+use core_types::protocol::secrets::{GetBatch, Selection};
 use tests::terminal::Terminal;
 use tests::{PASSWORD, PATIENCE, Spec, System};
 
@@ -35,10 +35,6 @@ fn all_is_there(system: &System) {
 fn header(system: &System) -> serde_json::Value {
     let place = system.paths().vault(&"default".parse().unwrap()).join("header.json");
     serde_json::from_slice(&std::fs::read(place).unwrap()).unwrap()
-}
-
-fn generation(system: &System) -> u64 {
-    header(system)["content"]["generation"].as_u64().unwrap()
 }
 
 fn vaults(system: &System) -> Vec<String> {
@@ -87,50 +83,4 @@ fn on_a_terminal_a_bar_shows_how_far_it_is() {
     terminal.wait_for(" %");
     terminal.wait_for("has new keys");
     assert!(terminal.wait().success());
-}
-
-/// Waits until the work is so far, in percent, or has ended.
-fn wait_until(system: &System, percent: u64) -> RekeyState {
-    let mut client = system.client();
-    let call = RekeyProgress { profile: "default".parse().unwrap() };
-    loop {
-        match client.call(&call, CallOptions::default()).unwrap() {
-            RekeyState::Running { total: 0, .. } | RekeyState::Idle => {}
-            RekeyState::Running { done, total } if done * 100 < total * percent => {}
-            state => return state,
-        }
-    }
-}
-
-#[test]
-fn killed_at_any_point_exactly_one_of_the_two_vaults_is_left_whole() {
-    let system = filled();
-    let mut generations = Vec::new();
-    // Between the last row that is read back and the end lie the header, the anchor and the exchange: it is killed
-    // there more than once.
-    for percent in [0, 20, 60, 100, 100, 100] {
-        let before = generation(&system);
-        let rekeying = system.pds(["rekey"]).password().start();
-        let state = wait_until(&system, percent);
-        let old = system.kill("daemon-secrets");
-        drop(rekeying.wait());
-        system.wait_until_back("daemon-secrets", old);
-        assert_eq!(
-            vaults(&system),
-            ["default"],
-            "something is left of the vault that is not needed ({state:?})"
-        );
-        let after = generation(&system);
-        assert!(after == before || after == before + 1, "from {before} to {after}");
-        system.pds(["unlock"]).password().run().done();
-        all_is_there(&system);
-        system.pds(["set", "s/0000"]).stdin(value(0)).run().done();
-        generations.push(after - before);
-    }
-    eprintln!("which of the two was left: {generations:?}");
-    // The later kills may come when the work is done; the first comes when it has hardly begun.
-    assert_eq!(generations[0], 0, "an early kill leaves the old vault: {generations:?}");
-    // And without a kill it goes through, after all that.
-    system.pds(["rekey"]).password().run().done();
-    all_is_there(&system);
 }
