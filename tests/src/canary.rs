@@ -143,6 +143,11 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use core_crypto::SecureBytes;
+
     use super::*;
 
     const SECRET: &[u8] = b"canary-7f3a91\xffz?";
@@ -174,8 +179,11 @@ mod tests {
         let place = folder.path().join("a/b/c");
         assert_eq!(canary.in_files(folder.path()), [Finding { place, form: "as it is" }]);
 
-        use std::os::unix::ffi::OsStringExt as _;
-        let value = std::ffi::OsString::from_vec(SECRET.to_vec());
+        // Another run of this test on the same machine has a process of its own.
+        let value = SecureBytes::random(32).unwrap();
+        let value: Vec<u8> = value.expose().iter().map(|byte| b'a' + byte % 26).collect();
+        let canary = Canary::new(&value);
+        let value = OsString::from_vec(value);
         let mut child = std::process::Command::new("sleep").arg("60").env("LEAK", value).spawn().unwrap();
         let found = canary.in_processes(&BTreeSet::new());
         let hidden = canary.in_processes(&BTreeSet::from([child.id()]));
