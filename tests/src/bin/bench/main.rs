@@ -44,7 +44,7 @@ fn bench(groups: &[&str]) {
     for group in groups {
         match *group {
             // A system of its own, of which nothing has been asked.
-            "memory" => rows.push(memory::idle()),
+            "memory" => rows.extend([memory::idle(), memory::cached()]),
             "latency" => rows.extend(latency::all(&booted())),
             "clients" => rows.extend(clients::all(&booted())),
             "throughput" => rows.push(throughput::pipe(&booted())),

@@ -7,7 +7,7 @@ use core_ipc::blocking::Client;
 use core_secrets::store::SecretsStore as _;
 use core_secrets::vault::VaultFolder;
 use core_types::protocol::Call;
-use core_types::protocol::secrets::{Get, Lock, Set, Unlock};
+use core_types::protocol::secrets::{Get, List, Lock, Set, Unlock};
 use core_types::{ProfileName, SecretName, WireSecret};
 use rusqlite::Connection;
 use tests::system::password_proof;
@@ -19,8 +19,10 @@ use crate::measure::{Rounds, Row, pair};
 const UNLOCKS: Rounds = Rounds { rounds: 25, each: 1 };
 const WRITES: Rounds = Rounds { rounds: 30, each: 20 };
 const READS: Rounds = Rounds { rounds: 40, each: 50 };
+const LISTINGS: Rounds = Rounds { rounds: 5, each: 1 };
 const VALUE_BYTES: usize = 64;
 const MANY: usize = 100_000;
+const MORE: usize = 10_000;
 const FEW: usize = 100;
 
 fn call<C: Call>(client: &mut Client, call: &C) -> C::Reply {
@@ -32,16 +34,18 @@ fn profile(name: &str) -> ProfileName {
     ProfileName::parse(name).expect("a profile name")
 }
 
-/// The three rows of storage.
+/// The rows of storage.
 pub(crate) fn all(system: &System) -> Vec<Row> {
-    vec![unlock(system), durable_set(system), many_secrets()]
+    let mut rows = vec![unlock(system, "unlock", "default"), durable_set(system)];
+    rows.extend(large_vaults());
+    rows
 }
 
 /// Unlocking against the key derivation it cannot do without.
-fn unlock(system: &System) -> Row {
+fn unlock(system: &System, what: &str, name: &str) -> Row {
     let mut client = system.client();
-    let lock = Lock { profile: Some(profile("default")) };
-    let unlock = Unlock { profile: profile("default"), factors: password_proof() };
+    let lock = Lock { profile: Some(profile(name)) };
+    let unlock = Unlock { profile: profile(name), factors: password_proof() };
     let (mut floors, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..UNLOCKS.rounds {
         floors.push(crate::measure::time(&mut || {
@@ -53,7 +57,7 @@ fn unlock(system: &System) -> Row {
         }));
     }
     let figures = (crate::measure::median(floors), crate::measure::median(ours));
-    Row::times("unlock", figures, 1.15)
+    Row::times(what, figures, 1.15)
 }
 
 /// A durable `set` against one durable INSERT with the settings of a vault, on the same file system.
@@ -68,12 +72,13 @@ fn durable_set(system: &System) -> Row {
             floor_number += 1;
             let mut insert = floor
                 .prepare_cached(
-                    "INSERT INTO secrets (name, version, created_at, updated_at, value) VALUES (?1, 1, 0, 0, ?2)",
+                    "INSERT INTO secrets (name, version, created_at, updated_at, tag, value)
+                     VALUES (?1, 1, 0, 0, ?2, ?3)",
                 )
                 .expect("a statement");
             // As long as a sealed value.
-            let value = [0_u8; VALUE_BYTES + 28];
-            insert.execute((format!("name-{floor_number}"), &value[..])).expect("a durable row");
+            let (tag, value) = ([0_u8; 16], [0_u8; VALUE_BYTES + 12]);
+            insert.execute((format!("name-{floor_number}"), &tag[..], &value[..])).expect("a durable row");
         },
         || {
             number += 1;
@@ -102,32 +107,80 @@ fn same_settings(path: &std::path::Path) -> Connection {
             "PRAGMA cipher_log_level = NONE; PRAGMA cipher_memory_security = ON; PRAGMA key = \"x'{key}'\";
              PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
              PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;
-             CREATE TABLE secrets (name TEXT PRIMARY KEY NOT NULL, version INTEGER NOT NULL,
-                 created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, value BLOB NOT NULL) STRICT;"
+             CREATE TABLE secrets (name TEXT NOT NULL, version INTEGER NOT NULL, created_at INTEGER NOT NULL,
+                 updated_at INTEGER NOT NULL, expires_at INTEGER, removed_at INTEGER, tag BLOB NOT NULL, note TEXT,
+                 value BLOB NOT NULL, PRIMARY KEY (name, version)) STRICT, WITHOUT ROWID;"
         ))
         .expect("the settings of a vault");
     database
 }
 
-/// Reading one of many secrets against reading one of few, without the cache.
-fn many_secrets() -> Row {
+/// Reading one of many secrets against reading one of few, without the cache; listing and unlocking many.
+fn large_vaults() -> Vec<Row> {
     let memory = std::path::Path::new("/dev/shm");
     let uncached = format!("{RATES}[secrets]\ncache_ttl_seconds = 0\n");
     let spec = Spec::new().config(&uncached);
     let system = System::boot(if memory.is_dir() { spec.below(memory) } else { spec });
     let mut client = system.client();
-    for (name, count) in [("few", FEW), ("many", MANY)] {
+    for (name, count) in [("few", FEW), ("more", MORE), ("many", MANY)] {
         fill(&system, &profile(name), count);
         call(&mut client, &Unlock { profile: profile(name), factors: password_proof() });
     }
-    let mut others = system.client();
-    let (mut few, mut many) = (Scattered(FEW, 1), Scattered(MANY, 1));
+    let against_few = |name: &str, count: usize, what: &str| {
+        let (mut client, mut others) = (system.client(), system.client());
+        let (mut few, mut many) = (Scattered(FEW, 1), Scattered(count, 1));
+        let figures = pair(
+            READS,
+            || drop(call(&mut client, &get("few", few.next_name()))),
+            || drop(call(&mut others, &get(name, many.next_name()))),
+        );
+        Row::times(what, figures, 1.5)
+    };
+    vec![
+        against_few("more", MORE, "`get` with 10,000 secrets, against 100 (no cache)"),
+        against_few("many", MANY, "`get` with 100,000 secrets, against 100 (no cache)"),
+        list(&system),
+        unlock(&system, "unlock with 100,000 secrets", "many"),
+    ]
+}
+
+fn get(profile_name: &str, name: String) -> Get {
+    Get { profile: profile(profile_name), name, version: None }
+}
+
+/// A listing of 100,000 names, against reading as many names from a database with the settings of a vault.
+fn list(system: &System) -> Row {
+    let mut floor = same_settings(&system.paths().data().join("floor.db"));
+    let filling = floor.transaction().expect("a transaction");
+    for number in 0..MANY {
+        let sql = "INSERT INTO secrets (name, version, created_at, updated_at, tag, value)
+                   VALUES (?1, 1, 0, 0, zeroblob(16), zeroblob(76))";
+        let mut insert = filling.prepare_cached(sql).expect("a statement");
+        insert.execute([name(number)]).expect("a row");
+    }
+    filling.commit().expect("rows");
+    let mut client = system.client();
     let figures = pair(
-        READS,
-        || drop(call(&mut client, &Get { profile: profile("few"), name: few.next_name(), version: None })),
-        || drop(call(&mut others, &Get { profile: profile("many"), name: many.next_name(), version: None })),
+        LISTINGS,
+        || {
+            let mut names = floor.prepare_cached("SELECT name FROM secrets").expect("a statement");
+            let names = names.query_map([], |row| row.get::<_, String>(0)).expect("names");
+            assert_eq!(names.map(|name| name.expect("a name")).count(), MANY);
+        },
+        || {
+            let (mut listed, mut after) = (0, None);
+            loop {
+                let page = call(&mut client, &List { profile: profile("many"), pattern: None, after });
+                listed += page.entries.len();
+                after = page.entries.last().map(|entry| entry.name.clone());
+                if !page.more {
+                    break;
+                }
+            }
+            assert_eq!(listed, MANY);
+        },
     );
-    Row::times("`get` with 100,000 secrets, against 100 (no cache)", figures, 1.5)
+    Row::times("list of 100,000 names, against SELECT of them", figures, f64::INFINITY)
 }
 
 /// Makes a vault with so many secrets, without the daemons: they would record each.
