@@ -1,11 +1,10 @@
-//! One executable, three processes: the daemon, and for each child its monitor and its stage.
+//! One executable, two programs: the daemon, and the spawner from which all children come.
 
 use std::process::ExitCode;
 
 use core_daemon::Daemon;
 use daemon_launcher::service::Launcher;
-use daemon_launcher::spawn::{MONITOR_ARGUMENT, STAGE_ARGUMENT};
-use daemon_launcher::{monitor, stage};
+use daemon_launcher::spawner::{self, SPAWNER_ARGUMENT};
 
 /// Wipes all memory that is freed: secrets pass through buffers of other crates too.
 #[global_allocator]
@@ -14,8 +13,7 @@ static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
 
 fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
-        Some(argument) if argument == MONITOR_ARGUMENT => monitor::run(),
-        Some(argument) if argument == STAGE_ARGUMENT => stage::run(),
+        Some(argument) if argument == SPAWNER_ARGUMENT => spawner::run(),
         _ => core_daemon::run(
             Daemon {
                 name: env!("CARGO_PKG_NAME"),
@@ -23,7 +21,7 @@ fn main() -> ExitCode {
                 topics: &[],
                 keep_core_limit: true,
             },
-            |context| Ok(Launcher::new(context)),
+            |context| Launcher::new(context),
         ),
     }
 }

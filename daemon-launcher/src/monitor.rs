@@ -7,8 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use core_types::protocol::launcher::{ChildCommand, ChildEvent};
 use core_types::protocol::{decode, encode};
@@ -19,26 +18,28 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, recv};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, getpgrp, ioctl_tiocsctty, kill_process, kill_process_group, setsid,
-    waitid,
+    Pid, Signal, WaitId, WaitIdOptions, getpgrp, ioctl_tiocsctty, kill_process, kill_process_group, setpgid,
+    setsid, waitid,
 };
 use rustix::termios::tcsetpgrp;
 
+use crate::fork::{Copied, SingleThread, fork};
 use crate::handover::{MonitorPlan, MonitorReport, Step, StepError, receive, send};
-use crate::own_process;
-use crate::spawn::{OWN_EXECUTABLE, STAGE_ARGUMENT};
-use crate::stage::EXECUTING;
+use crate::stage::{self, EXECUTING};
 
 /// Longest [`ChildCommand`] as bytes, and more.
 const COMMAND_BYTES_MAX: usize = 64;
 
-/// The whole life of a monitor.
+/// The whole life of a monitor, with its socket to the launcher. In a copy of the process, that of a stage.
 #[must_use]
-pub fn run() -> ExitCode {
-    let Ok(launcher) = own_process::prepare() else { return ExitCode::FAILURE };
+pub(crate) fn run(alone: &SingleThread, launcher: UnixStream) -> ExitCode {
     let _ = rustix::thread::set_name(c"pds-monitor");
-    let mut monitor = match Monitor::start(&launcher) {
-        Ok(monitor) => monitor,
+    let mut monitor = match Monitor::start(alone, &launcher) {
+        Ok(Role::Monitor(monitor)) => monitor,
+        Ok(Role::Stage { launcher: socket, monitor }) => {
+            drop(launcher);
+            return stage::run(&socket, &monitor);
+        }
         Err(error) => {
             let _ = send(&launcher, &MonitorReport::Failed(error), &[]);
             return ExitCode::FAILURE;
@@ -62,6 +63,16 @@ struct Woken {
     asked: bool,
 }
 
+/// What a process is once there is a stage.
+enum Role {
+    Monitor(Monitor),
+    /// The stage, by its socket to the launcher and its pipe to the monitor.
+    Stage {
+        launcher: UnixStream,
+        monitor: OwnedFd,
+    },
+}
+
 /// One child that has not been reaped, so its process id is its own.
 struct Monitor {
     child: Pid,
@@ -77,7 +88,7 @@ struct Monitor {
 
 impl Monitor {
     /// Opens the session and starts the stage in a process group of its own.
-    fn start(launcher: &UnixStream) -> Result<Self, StepError> {
+    fn start(alone: &SingleThread, launcher: &UnixStream) -> Result<Role, StepError> {
         let (plan, descriptors) = receive::<MonitorPlan>(launcher).map_err(StepError::at(Step::Plan))?;
         let mut descriptors = descriptors.into_iter();
         let mut next = || descriptors.next().ok_or_else(|| StepError::new(Step::Plan, Errno::BADMSG));
@@ -91,9 +102,18 @@ impl Monitor {
         }
         let (execution, word) =
             pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(StepError::at(Step::Stage))?;
-        let child = start_stage(stage_socket, word).map_err(StepError::at(Step::Stage))?;
+        let child = match fork(alone).map_err(StepError::at(Step::Stage))? {
+            // All that the monitor needs is dropped here, and the signals stay blocked until the stage is ready for them.
+            Copied::Copy => {
+                setpgid(None, None).map_err(StepError::at(Step::Stage))?;
+                return Ok(Role::Stage { launcher: stage_socket.into(), monitor: word });
+            }
+            Copied::Original(child) => child,
+        };
+        // By whoever of the two comes first, so that the group is there when either needs it.
+        let _ = setpgid(Some(child), Some(child));
         let (control, execution) = (Some(control), Some(execution));
-        Ok(Self { child, child_changes, control, terminal, execution, last_word: None })
+        Ok(Role::Monitor(Self { child, child_changes, control, terminal, execution, last_word: None }))
     }
 
     /// Waits for the child's end, doing meanwhile what `pds` asks.
@@ -232,17 +252,4 @@ fn hold_signals() -> nix::Result<SignalFd> {
     let mut changes = SigSet::empty();
     changes.add(nix::sys::signal::Signal::SIGCHLD);
     SignalFd::with_flags(&changes, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-}
-
-/// Starts the stage, with `word` as its standard output. It inherits the blocked signals, so that none strikes before
-/// it is ready for it.
-fn start_stage(socket: OwnedFd, word: OwnedFd) -> io::Result<Pid> {
-    let stage = Command::new(OWN_EXECUTABLE)
-        .arg0(env!("CARGO_PKG_NAME"))
-        .arg(STAGE_ARGUMENT)
-        .process_group(0)
-        .stdin(socket)
-        .stdout(word)
-        .spawn()?;
-    i32::try_from(stage.id()).ok().and_then(Pid::from_raw).ok_or_else(|| Errno::RANGE.into())
 }

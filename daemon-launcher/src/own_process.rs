@@ -1,5 +1,6 @@
-//! What a monitor and a stage do to themselves before anything else.
+//! What a spawner does to itself before anything else; its copies, the monitors and stages, are born with it.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -9,15 +10,16 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use crate::handover::{Step, StepError};
 
 /// Makes the process unreadable for others, drops every descriptor but 0 to 2, and takes the socket to the
-/// launcher from standard input.
+/// launcher from standard input, where it must not stay: every copy of the process would hold it open.
 ///
 /// # Errors
 /// The kernel refused one of these steps.
 pub(crate) fn prepare() -> Result<UnixStream, StepError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(StepError::at(Step::Prepare))?;
     close_inherited().map_err(StepError::at(Step::Prepare))?;
-    // A duplicate above 2, because executing the command replaces 0 while the socket must still report a failure.
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(StepError::at(Step::Prepare))?;
+    let nothing = File::open("/dev/null").map_err(StepError::at(Step::Prepare))?;
+    rustix::stdio::dup2_stdin(nothing).map_err(StepError::at(Step::Prepare))?;
     Ok(UnixStream::from(socket))
 }
 

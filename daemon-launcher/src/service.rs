@@ -1,10 +1,10 @@
 //! One request: what is selected is fetched, put into an environment, handed to a new child, and forgotten.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use core_daemon::{Answer, Caller, Context, Room, Serve, answer};
+use core_daemon::{Answer, Caller, Context, Room, Serve, StartError, answer};
 use core_ipc::{CallError, CallOptions};
 use core_types::limits::{ARGUMENTS_MAX, SELECTION_MAX};
 use core_types::protocol::launcher::{
@@ -18,7 +18,8 @@ use core_types::{ProfileName, SecretName};
 use crate::batches;
 use crate::environment::environment;
 use crate::handover::StagePlan;
-use crate::spawn::{self, Child, OWN_EXECUTABLE};
+use crate::spawn::{self, Child};
+use crate::spawner::{OWN_EXECUTABLE, Spawner};
 
 /// Most resource limits of a request; the kernel knows 16.
 const LIMITS_MAX: usize = 32;
@@ -28,13 +29,20 @@ const SUBJECT_CHARACTERS_MAX: usize = 256;
 /// The starter of programs.
 pub struct Launcher {
     context: Context,
+    spawner: Arc<Spawner>,
 }
 
 impl Launcher {
-    /// Makes the service.
-    #[must_use]
-    pub fn new(context: Context) -> Self {
-        Self { context }
+    /// Makes the service, and starts its spawner.
+    ///
+    /// # Errors
+    /// The spawner cannot be started.
+    pub fn new(context: Context) -> Result<Self, StartError> {
+        let spawner = Spawner::new(OWN_EXECUTABLE);
+        spawner
+            .start()
+            .map_err(|error| StartError::Service(format!("the spawner cannot be started: {error}")))?;
+        Ok(Self { context, spawner: Arc::new(spawner) })
     }
 }
 
@@ -70,7 +78,7 @@ impl Launcher {
         };
         let streams = [input, output, error];
         let child = Child { plan, streams, directory, control, terminal: run.terminal };
-        let pid = spawn::start(Path::new(OWN_EXECUTABLE), child, caller.deadline).await?;
+        let pid = spawn::start(&self.spawner, child, caller.deadline).await?;
         Ok(Started { pid })
     }
 

@@ -1,31 +1,24 @@
-//! Starting one child: the only place of the launcher that makes processes.
+//! Starting one child.
 //!
 //! ```text
-//! launcher --starts--> monitor (setsid) --starts--> stage (own process group) --executes--> command
-//!    |  plan without secrets -->|                      |
-//!    |  plan with secrets, streams, directory -------->|
-//!                              monitor <--control--> pds
+//! launcher --asks--> spawner --copies itself--> monitor (setsid) --copies itself--> stage (own process group)
+//!    |  plan without secrets ---------------------->|                                 |
+//!    |  plan with secrets, streams, directory --------------------------------------->| --executes--> command
+//!                                                   monitor <--control--> pds
 //! ```
 //! No stage does anything before its plan comes, and the launcher sends it only when the monitor is ready.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use core_types::protocol::launcher::LauncherDenial;
 use rustix::io::Errno;
 
 use crate::handover::{MonitorPlan, MonitorReport, StagePlan, StageReport, Step, StepError, receive, send};
-
-/// This process's own executable, the very file, even if its path leads to a newer one by now (proc(5)).
-pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
-/// The argument that makes the executable a monitor.
-pub const MONITOR_ARGUMENT: &str = "--monitor";
-/// The argument that makes the executable a stage.
-pub const STAGE_ARGUMENT: &str = "--stage";
+use crate::spawner::Spawner;
 
 /// A program ready to be started.
 #[derive(Debug)]
@@ -45,7 +38,7 @@ pub struct Child {
 /// Why a child was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// The monitor's process could not be made.
+    /// There is nobody to make the monitor's process.
     #[error("starting the monitor: {0}")]
     Monitor(#[source] io::Error),
     /// The monitor or the stage did not answer, in time or at all.
@@ -59,25 +52,18 @@ pub enum SpawnError {
     NoTerminal,
 }
 
-/// Starts a child; once this has returned, nothing of its plan is in this process's memory.
-///
-/// `executable` is the launcher's own. Must be called within a tokio runtime, which reaps the monitor.
+/// Starts a child; once this has returned, nothing of its plan is in this process's memory. Must be called within a tokio
+/// runtime.
 ///
 /// # Errors
 /// Anything but the command's being executed. The command then never runs.
-pub async fn start(executable: &Path, child: Child, deadline: Instant) -> Result<u32, SpawnError> {
-    let (launcher_end, monitor_end) = UnixStream::pair().map_err(SpawnError::Monitor)?;
-    let mut monitor = tokio::process::Command::new(executable)
-        .arg0(env!("CARGO_PKG_NAME"))
-        .arg(MONITOR_ARGUMENT)
-        .env_clear()
-        .stdin(OwnedFd::from(monitor_end))
-        .stdout(Stdio::null())
-        .spawn()
-        .map_err(SpawnError::Monitor)?;
-    let handed_over = tokio::task::spawn_blocking(move || hand_over(&launcher_end, child, deadline)).await;
-    tokio::spawn(async move { monitor.wait().await });
-    handed_over.map_err(|error| SpawnError::HandOver(error.into()))?
+pub async fn start(spawner: &Arc<Spawner>, child: Child, deadline: Instant) -> Result<u32, SpawnError> {
+    let spawner = Arc::clone(spawner);
+    let handed_over = tokio::task::spawn_blocking(move || {
+        let monitor = spawner.monitor().map_err(SpawnError::Monitor)?;
+        hand_over(&monitor, child, deadline)
+    });
+    handed_over.await.map_err(|error| SpawnError::HandOver(error.into()))?
 }
 
 /// Gives monitor and stage their plans and waits until the command is executed. Both end by themselves when this

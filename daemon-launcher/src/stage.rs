@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -17,7 +17,6 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, fchdir, getrlimit, setrlimit, umask};
 
 use crate::handover::{StagePlan, StageReport, Step, StepError, receive, send};
-use crate::own_process;
 
 /// All limits there are (getrlimit(2)).
 const RESOURCES: [Resource; 16] = [
@@ -42,21 +41,19 @@ const RESOURCES: [Resource; 16] = [
 /// Highest signal with a bit of its own in the masks of /proc/PID/status (proc(5)).
 const SIGNAL_MAX: i32 = 64;
 
-/// What a stage says to its monitor, on its standard output, before it executes the command.
+/// What a stage says to its monitor before it executes the command.
 pub(crate) const EXECUTING: u8 = b'>';
 /// What it says after that, if it has not become the command.
 pub(crate) const NOT_EXECUTED: u8 = b'!';
 
-/// The whole life of a stage. It returns only if the command could not be executed.
+/// The whole life of a stage, with its socket to the launcher and its pipe to the monitor. It returns only if the command
+/// could not be executed.
 #[must_use]
-pub fn run() -> ExitCode {
-    // Like the socket, the monitor's pipe must outlast the moment when the command's streams take the place of 0 to 2.
-    if let (Ok(socket), Ok(monitor)) = (own_process::prepare(), io::stdout().as_fd().try_clone_to_owned()) {
-        let error = become_command(&socket, &monitor);
-        let _ = rustix::io::write(&monitor, &[NOT_EXECUTED]);
-        // If this fails too, the launcher sees the end of a socket that never said `Executing`.
-        let _ = send(&socket, &StageReport::Failed(error), &[]);
-    }
+pub(crate) fn run(launcher: &UnixStream, monitor: &OwnedFd) -> ExitCode {
+    let error = become_command(launcher, monitor);
+    let _ = rustix::io::write(monitor, &[NOT_EXECUTED]);
+    // If this fails too, the launcher sees the end of a socket that never said `Executing`.
+    let _ = send(launcher, &StageReport::Failed(error), &[]);
     ExitCode::FAILURE
 }
 

@@ -5,6 +5,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use core_types::WireSecret;
@@ -12,6 +13,7 @@ use core_types::protocol::launcher::{ChildCommand, ChildEvent, LauncherDenial, O
 use core_types::protocol::{decode, encode};
 use daemon_launcher::StagePlan;
 use daemon_launcher::spawn::{Child, SpawnError, start};
+use daemon_launcher::spawner::Spawner;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
@@ -51,11 +53,11 @@ fn shell(script: &str) -> Wanted {
     command(&["sh", "-c", script])
 }
 
-/// A started child, its control socket, and the runtime that reaps its monitor.
+/// A started child, its control socket, and the spawner that reaps its monitor.
 struct Running {
     control: OwnedFd,
     pid: u32,
-    _runtime: tokio::runtime::Runtime,
+    _spawner: Arc<Spawner>,
 }
 
 impl Running {
@@ -82,6 +84,17 @@ fn start_with(
     terminal: bool,
     first: &[ChildCommand],
 ) -> Result<Running, SpawnError> {
+    start_from(&Arc::new(Spawner::new(executable)), wanted, streams, terminal, first)
+}
+
+/// As [`start_with`], from a spawner that there is.
+fn start_from(
+    spawner: &Arc<Spawner>,
+    wanted: &Wanted,
+    streams: [OwnedFd; 3],
+    terminal: bool,
+    first: &[ChildCommand],
+) -> Result<Running, SpawnError> {
     let (control, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
     for command in first {
@@ -101,8 +114,8 @@ fn start_with(
         terminal,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let started = runtime.block_on(start(executable, child, Instant::now() + Duration::from_secs(60)));
-    let running = Running { control, pid: *started.as_ref().unwrap_or(&0), _runtime: runtime };
+    let started = runtime.block_on(start(spawner, child, Instant::now() + Duration::from_secs(60)));
+    let running = Running { control, pid: *started.as_ref().unwrap_or(&0), _spawner: Arc::clone(spawner) };
     // The monitor says that a command is executed before anything else, and of no other.
     assert_eq!(running.event() == Some(ChildEvent::Executed), started.is_ok(), "{started:?}");
     started.map(|_| running)
@@ -479,14 +492,14 @@ fn the_monitor_has_no_secret_and_cannot_be_read_by_its_own_user() {
     // The kernel gives the files of a process that may not be dumped to root (proc(5)).
     assert_eq!(lines[0], "0", "{shown}");
     assert_ne!(lines[1], "0", "the test must not prove it with root's own process");
-    assert!(lines[2].ends_with("--monitor ") && !shown.contains("canary-value"), "{shown}");
+    assert!(lines[2].ends_with("--spawner ") && !shown.contains("canary-value"), "{shown}");
 }
 
 #[test]
-fn a_monitor_that_ends_without_a_word_is_an_error() {
+fn a_spawner_that_is_none_is_an_error() {
     let streams = [null(), null(), null()];
     let result = start_with(Path::new("/bin/true"), &shell("exit 0"), streams, false, &[]);
-    assert!(matches!(result, Err(SpawnError::HandOver(_))));
+    assert!(matches!(result, Err(SpawnError::HandOver(_) | SpawnError::Monitor(_))));
     let streams = [null(), null(), null()];
     let result = start_with(Path::new("/nonexistent"), &shell("exit 0"), streams, false, &[]);
     assert!(
@@ -499,4 +512,31 @@ fn a_terminal_that_is_none_is_refused() {
     let streams = [null(), null(), null()];
     let result = start_with(launcher(), &shell("exit 0"), streams, true, &[]);
     assert!(matches!(result, Err(SpawnError::NoTerminal)));
+}
+
+/// The parent of a process (proc_pid_stat(5): the second field after the name).
+fn parent(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_spawner_that_was_killed_is_replaced_and_its_children_go_on() {
+    let spawner = Arc::new(Spawner::new(launcher()));
+    let (their_input, input) = pipe().unwrap();
+    let wanted = shell("read word; exit 7");
+    let first = start_from(&spawner, &wanted, [their_input.into(), null(), null()], false, &[]).unwrap();
+    let killed = parent(parent(first.pid));
+    let pid = rustix::process::Pid::from_raw(i32::try_from(killed).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    // Until it has ended it may take a request with it into the grave, which is an error of that request.
+    let second = loop {
+        match start_from(&spawner, &shell("exit 3"), [null(), null(), null()], false, &[]) {
+            Ok(second) => break second,
+            Err(error) => assert!(matches!(error, SpawnError::HandOver(_)), "{error}"),
+        }
+    };
+    assert_eq!(second.event(), Some(ChildEvent::Exited(3)));
+    drop(input);
+    assert_eq!(first.event(), Some(ChildEvent::Exited(7)));
 }
