@@ -1,6 +1,7 @@
 # make demo       builds pds and shows it at work in a throw-away home
 # make test       builds pds and runs all tests
 # make faults     runs the tests of faults once more, with twenty times as many tries (FACTOR=n for another number)
+# make controls   takes the mechanisms away, one by one, and shows that a test goes red (hours)
 # make            builds pds
 # make install    installs it: for you in ~/.local, as root in /usr/local, elsewhere with PREFIX=...
 # make uninstall  removes what install put there, and no data
@@ -31,7 +32,7 @@ STATIC = $(if $(wildcard $(shell $(CC) -print-file-name=libc.a)),-- -C target-fe
 BUILD_QUICK_STARTERS = $(CARGO) rustc --locked --release -p cli --bin pds $(STATIC) && \
 	$(CARGO) rustc --locked --release -p daemon-launcher --bin daemon-launcher $(STATIC)
 
-.PHONY: build demo test faults fuzz flood bench check install uninstall
+.PHONY: build demo test faults controls fuzz flood bench check install uninstall
 .DEFAULT_GOAL := build
 
 .PHONY: prerequisites-build prerequisites-test prerequisites-check
@@ -56,6 +57,9 @@ FACTOR ?= 20
 faults: prerequisites-test
 	$(CARGO) build --locked --workspace --bins --tests $(FEATURES)
 	PDS_TEST_FACTOR=$(FACTOR) $(CARGO) nextest run --locked -p tests -p core-secrets --no-capture $(FEATURES) -E 'binary(/^fault_/)'
+
+controls: prerequisites-test
+	tests/controls/run.sh
 
 # libFuzzer finds its way by these counters. With --target they stay out of build scripts.
 FUZZ_SECONDS ?= 60
