@@ -16,6 +16,7 @@ use jiff::Timestamp;
 
 use crate::error::Usage;
 use crate::expiry;
+use crate::lazy::commands;
 
 /// Keeps secrets in encrypted vaults and hands them to exactly the program that needs them.
 #[derive(Debug, Parser)]
@@ -75,111 +76,136 @@ pub(crate) enum Colour {
     Never,
 }
 
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+commands! {
     /// Make a vault; its profile is unlocked afterwards
-    Init(PasswordOptions),
+    "init" => Init { options PasswordOptions },
     /// Make the secrets of a profile readable
-    Unlock(UnlockOptions),
+    "unlock" => Unlock { options UnlockOptions },
     /// Forget the keys of a profile (with -p) or of all profiles
-    Lock,
+    "lock" => Lock,
     /// Show profiles, their lock state, and the daemons
-    Status,
+    "status" => Status,
     /// Write the encrypted vault into one file, from which it can be restored
-    Backup {
-        /// The file
-        file: PathBuf,
-        /// Replace a file that is there
-        #[arg(long)]
-        force: bool,
-    },
+    "backup" => Backup { options BackupOptions },
     /// Make a vault of a backup, or put it in the place of the one there is
-    RestoreBackup(RestoreBackupOptions),
+    "restore-backup" => RestoreBackup { options RestoreBackupOptions },
     /// Check the machine and the installation, and say what to do
-    Doctor,
+    "doctor" => Doctor,
     /// Store a secret: standard input byte for byte, or what is typed at a hidden prompt
-    Set(SetOptions),
+    "set" => Set { options SetOptions },
     /// Write the value of a secret to standard output
-    Get {
-        /// Name of the secret
-        name: String,
-        /// An older version, by its number
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-        version: Option<u64>,
-    },
+    "get" => Get { options GetOptions },
     /// List names of secrets, never values
-    List {
-        /// Only names that match; `*` stands for any characters
-        #[arg(value_parser = pattern)]
-        pattern: Option<Pattern>,
-        /// Add times, versions, expiry and notes
-        #[arg(long)]
-        long: bool,
-    },
+    "list" => List { options ListOptions },
     /// Remove secrets; they can be restored until they are purged
-    Rm {
-        /// Names of the secrets
-        #[arg(required = true, value_name = "NAME")]
-        names: Vec<String>,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-    },
+    "rm" => Rm { options RmOptions },
     /// Give a secret another name
-    Mv {
-        /// The name it has
-        #[arg(value_name = "OLD")]
-        from: String,
-        /// The name it gets
-        #[arg(value_name = "NEW")]
-        to: String,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-    },
+    "mv" => Mv { options MvOptions },
     /// List the versions of a secret, also of a removed one
-    History {
-        /// Name of the secret
-        name: String,
-    },
+    "history" => History { options HistoryOptions },
     /// Bring back a removed secret, or an old version as a new one
-    Restore {
-        /// Name of the secret
-        name: String,
-        /// Number of the version to bring back
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-        version: Option<u64>,
-    },
+    "restore" => Restore { options RestoreOptions },
     /// Delete the old versions of a secret for good, or all that is left of a removed one
-    Purge {
-        /// Name of the secret
-        name: String,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-    },
+    "purge" => Purge { options PurgeOptions },
     /// Run a command with secrets in its environment
-    Run(RunOptions),
+    "run" => Run { options RunOptions },
     /// Change the password of a profile
-    Passwd(PasswdOptions),
+    "passwd" => Passwd { options PasswdOptions },
     /// Give a vault new keys, with all that is in it
-    Rekey(ProofOptions),
+    "rekey" => Rekey { options ProofOptions },
     /// The ways to unlock a profile
-    #[command(subcommand)]
-    Factor(FactorCommand),
+    "factor" => Factor { group FactorCommand },
     /// A way to unlock that is written on paper
-    #[command(subcommand)]
-    Recovery(RecoveryCommand),
+    "recovery" => Recovery { group RecoveryCommand },
     /// Profiles
-    #[command(subcommand)]
-    Profile(ProfileCommand),
+    "profile" => Profile { group ProfileCommand },
     /// The audit log
-    #[command(subcommand)]
-    Audit(AuditCommand),
+    "audit" => Audit { group AuditCommand },
     /// The daemons, where systemd does not run them
-    #[command(subcommand)]
-    Daemon(DaemonCommand),
+    "daemon" => Daemon { group DaemonCommand },
+}
+
+/// Options of `pds backup`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackupOptions {
+    /// The file
+    pub(crate) file: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Options of `pds get`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GetOptions {
+    /// Name of the secret
+    pub(crate) name: String,
+    /// An older version, by its number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) version: Option<u64>,
+}
+
+/// Options of `pds list`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListOptions {
+    /// Only names that match; `*` stands for any characters
+    #[arg(value_parser = pattern)]
+    pub(crate) pattern: Option<Pattern>,
+    /// Add times, versions, expiry and notes
+    #[arg(long)]
+    pub(crate) long: bool,
+}
+
+/// Options of `pds rm`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RmOptions {
+    /// Names of the secrets
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// Options of `pds mv`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MvOptions {
+    /// The name it has
+    #[arg(value_name = "OLD")]
+    pub(crate) from: String,
+    /// The name it gets
+    #[arg(value_name = "NEW")]
+    pub(crate) to: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// Options of `pds history`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct HistoryOptions {
+    /// Name of the secret
+    pub(crate) name: String,
+}
+
+/// Options of `pds restore`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RestoreOptions {
+    /// Name of the secret
+    pub(crate) name: String,
+    /// Number of the version to bring back
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) version: Option<u64>,
+}
+
+/// Options of `pds purge`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PurgeOptions {
+    /// Name of the secret
+    pub(crate) name: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 /// Where a password comes from, when not from the terminal.

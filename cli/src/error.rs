@@ -549,18 +549,18 @@ fn what_failed(command: &Command) -> String {
         Command::Lock => "cannot lock".to_owned(),
         Command::Status => "cannot show the whole status".to_owned(),
         Command::Doctor => "cannot say what is wrong".to_owned(),
-        Command::Backup { file, .. } => format!("cannot back up to {}", shown(&file.to_string_lossy())),
+        Command::Backup(options) => format!("cannot back up to {}", shown(&options.file.to_string_lossy())),
         Command::RestoreBackup(options) => {
             format!("cannot restore {}", shown(&options.backup.to_string_lossy()))
         }
         Command::Set(options) => format!("cannot store '{}'", shown(&options.name)),
-        Command::Get { name, .. } => format!("cannot read '{}'", shown(name)),
-        Command::List { .. } => "cannot list the secrets".to_owned(),
-        Command::Rm { .. } => "cannot remove".to_owned(),
-        Command::Mv { from, .. } => format!("cannot move '{}'", shown(from)),
-        Command::History { name } => format!("cannot show the versions of '{}'", shown(name)),
-        Command::Restore { name, .. } => format!("cannot restore '{}'", shown(name)),
-        Command::Purge { name, .. } => format!("cannot purge '{}'", shown(name)),
+        Command::Get(options) => format!("cannot read '{}'", shown(&options.name)),
+        Command::List(_) => "cannot list the secrets".to_owned(),
+        Command::Rm(_) => "cannot remove".to_owned(),
+        Command::Mv(options) => format!("cannot move '{}'", shown(&options.from)),
+        Command::History(options) => format!("cannot show the versions of '{}'", shown(&options.name)),
+        Command::Restore(options) => format!("cannot restore '{}'", shown(&options.name)),
+        Command::Purge(options) => format!("cannot purge '{}'", shown(&options.name)),
         Command::Run(options) => {
             let program = options.command.first().map(|program| program.to_string_lossy());
             format!("cannot run '{}'", shown(&program.unwrap_or_default()))
@@ -680,6 +680,7 @@ mod tests {
 
     use super::*;
     use crate::args;
+    use crate::args::GetOptions;
 
     fn profile() -> ProfileName {
         ProfileName::parse("work").unwrap()
@@ -900,7 +901,7 @@ mod tests {
 
     #[test]
     fn names_in_messages_cannot_steer_the_terminal() {
-        let command = Command::Get { name: "a\x1b]0;x\x07".to_owned(), version: None };
+        let command = Command::Get(GetOptions { name: "a\x1b]0;x\x07".to_owned(), version: None });
         assert_eq!(what_failed(&command), "cannot read 'a\\u{1b}]0;x\\u{7}'");
     }
 }

@@ -7,6 +7,7 @@ mod error;
 mod expiry;
 mod fields;
 mod input;
+mod lazy;
 mod output;
 mod progress;
 mod prompt;

@@ -1,0 +1,61 @@
+//! The list of commands as clap's description of them, made of the one command that is given: describing all of them
+//! takes longer than everything else that a short command does.
+
+use clap::Subcommand;
+
+/// Makes the enum `Command` of lines `"name" => Variant { options Type }`, where the type is a [`clap::Args`],
+/// `{ group Type }`, where it is a [`Subcommand`], or of a variant alone. The line above is what help says of it.
+macro_rules! commands {
+    ($( #[doc = $about:literal] $name:literal => $variant:ident $({ $kind:ident $of:ty })?, )*) => {
+        /// The commands.
+        #[derive(Debug)]
+        pub(crate) enum Command {
+            $( #[doc = $about] $variant $(($of))?, )*
+        }
+
+        impl clap::FromArgMatches for Command {
+            fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+                match matches.subcommand() {
+                    $( Some(($name, _matches)) => Ok(Self::$variant $((
+                        <$of as clap::FromArgMatches>::from_arg_matches(_matches)?
+                    ))?), )*
+                    _ => Err(clap::Error::new(clap::error::ErrorKind::MissingSubcommand)),
+                }
+            }
+
+            fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+                *self = Self::from_arg_matches(matches)?;
+                Ok(())
+            }
+        }
+
+        impl clap::Subcommand for Command {
+            fn augment_subcommands(command: clap::Command) -> clap::Command {
+                command $( .subcommand(
+                    clap::Command::new($name)
+                        .about($about.trim_start())
+                        $( .defer($crate::lazy::$kind::<$of>) )?
+                ) )*
+            }
+
+            fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
+                Self::augment_subcommands(command)
+            }
+
+            fn has_subcommand(name: &str) -> bool {
+                [$($name),*].contains(&name)
+            }
+        }
+    };
+}
+pub(crate) use commands;
+
+/// Describes a command with options.
+pub(crate) fn options<T: clap::Args>(command: clap::Command) -> clap::Command {
+    T::augment_args(command)
+}
+
+/// Describes a command with commands of its own.
+pub(crate) fn group<T: Subcommand>(command: clap::Command) -> clap::Command {
+    T::augment_subcommands(command).subcommand_required(true).arg_required_else_help(true)
+}
