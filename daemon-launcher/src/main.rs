@@ -21,7 +21,7 @@ fn main() -> ExitCode {
                 topics: &[],
                 keep_core_limit: true,
             },
-            |context| Launcher::new(context),
+            Launcher::new,
         ),
     }
 }

@@ -32,7 +32,9 @@ for patch; do
     fi
     log=$work/$name.log
     read -ra build <<<"$(field Build "$patch")"
-    if ! cargo nextest run --locked --workspace --no-run --bins "${build[@]}" $features >"$log" 2>&1; then
+    # The programs too: tests of whole systems start them, and cargo builds them for no test.
+    if ! cargo build --locked --workspace --bins --exclude tests $features >"$log" 2>&1 ||
+        ! cargo nextest run --locked --workspace --no-run --bins "${build[@]}" $features >>"$log" 2>&1; then
         verdict="does not compile, see $log"; failed=1
     else
         status=0
@@ -40,7 +42,7 @@ for patch; do
             -E "$(field Red "$patch")" >>"$log" 2>&1 || status=$?
         case $status in
             # What nextest says when tests failed.
-            100) verdict="red: $(sed -n 's/^ *Summary.*tests run: *//p' "$log" | tail -1)" ;;
+            100) verdict="red: $(sed -n 's/^ *Summary.*tests* run: *//p' "$log" | tail -1)" ;;
             0) verdict="GREEN: no test notices, see $log"; failed=1 ;;
             *) verdict="no test was run, see $log"; failed=1 ;;
         esac
