@@ -165,7 +165,7 @@ fn list(system: &System) -> Row {
         || {
             let mut names = floor.prepare_cached("SELECT name FROM secrets").expect("a statement");
             let names = names.query_map([], |row| row.get::<_, String>(0)).expect("names");
-            assert_eq!(names.map(|name| name.expect("a name")).count(), MANY);
+            assert_eq!(names.filter(|name| name.is_ok()).count(), MANY);
         },
         || {
             let (mut listed, mut after) = (0, None);
