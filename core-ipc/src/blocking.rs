@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use core_crypto::private_fs;
 use core_types::header::{Destination, Header, Kind, Seal};
-use core_types::name::DaemonName;
+use core_types::name::{BUS, DaemonName};
 use core_types::paths::Paths;
+use core_types::protocol::bus::{BusRequest, KeyOf};
 use core_types::protocol::{Call, DenialOf, Service, encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zeroize::Zeroizing;
@@ -17,8 +18,11 @@ use zeroize::Zeroizing;
 use crate::error::{CallError, CallOptions, ConnectError};
 use crate::seal::{SealInitiator, SealedAsker};
 use crate::socket::{self, LinkError, ReadBuffer};
-use crate::wire::noise::{Initiator, MESSAGE_2_BYTES};
-use crate::wire::{Connection, Frame, Identity, WireError};
+use crate::wire::noise::{Initiator, MESSAGE_2_BYTES, Session};
+use crate::wire::{Connection, Frame, Identity, PublicKey, WireError};
+
+/// How long a service that is being started may take to have its key known.
+pub(crate) const KEY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A connection to the bus, unregistered.
 pub struct Client {
@@ -113,9 +117,7 @@ impl Client {
         if self.sealed.get(service).is_some_and(|session| !session.is_worn()) {
             return Ok(());
         }
-        // Nobody published a key: then nobody serves, which the bus says in its own words.
-        let unknown = CallError::Refused(core_types::header::Refusal::ServiceUnknown);
-        let key = socket::published_key(&self.paths.public_key(service))?.ok_or(unknown)?;
+        let key = self.key_of(service, deadline)?;
         let (initiator, message) =
             SealInitiator::start(&self.identity, service, key).map_err(WireError::from)?;
         let envelope = Envelope { method: 0, seal: Seal::Handshake, deadline, descriptors: Vec::new() };
@@ -123,6 +125,29 @@ impl Client {
         let session = initiator.finish(&answer.body).map_err(|_| ConnectError::Handshake)?;
         self.sealed.insert(service, session);
         Ok(())
+    }
+
+    /// The key of a service, as the bus and the service itself say.
+    fn key_of<D: std::fmt::Debug>(
+        &mut self,
+        service: &'static str,
+        deadline: Instant,
+    ) -> Result<PublicKey, CallError<D>> {
+        let path = self.paths.public_key(service);
+        let name = DaemonName::parse(service).map_err(|_| WireError::Malformed)?;
+        let body = encode(&BusRequest::from(KeyOf { name })).map_err(|_| WireError::TooLarge)?;
+        let end = deadline.min(Instant::now() + KEY_PATIENCE);
+        loop {
+            let envelope =
+                Envelope { method: KeyOf::METHOD, seal: Seal::None, deadline, descriptors: Vec::new() };
+            let answer = self.exchange(BUS, envelope, &body)?;
+            let by_the_bus = read_reply::<KeyOf>(&answer.body).map_err(CallError::of_key)?;
+            match socket::agreed_key(&path, by_the_bus)? {
+                Some(key) => return Ok(key),
+                None if Instant::now() < end => std::thread::sleep(socket::KEY_PAUSE),
+                None => return Err(ConnectError::keys_differ(path).into()),
+            }
+        }
     }
 
     /// Sends one request and waits for its response.
@@ -204,9 +229,9 @@ pub(crate) fn connect(path: &std::path::Path) -> Result<UnixStream, ConnectError
 fn handshake(
     mut socket: &UnixStream,
     identity: &Identity,
-    key: crate::wire::PublicKey,
+    key: PublicKey,
     timeout: Duration,
-) -> Result<crate::wire::noise::Session, ConnectError> {
+) -> Result<Session, ConnectError> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => ConnectError::TimedOut(timeout),
         _ => ConnectError::Handshake,

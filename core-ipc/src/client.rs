@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use core_types::header::{Destination, Header, Kind, Refusal, Seal};
 use core_types::name::{BUS, DaemonName};
 use core_types::paths::Paths;
+use core_types::protocol::bus::{BusRequest, KeyOf};
 use core_types::protocol::{Call, DenialOf, Service, Topic, encode};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -20,11 +21,11 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub use inbound::{Inbound, InboundRequest, RequestTicket};
 use link::{Link, UpLink};
 
-use crate::blocking::read_reply;
+use crate::blocking::{KEY_PATIENCE, read_reply};
 use crate::error::{CallError, CallOptions, ConnectError};
 use crate::seal::{SealInitiator, SealedSessions};
 use crate::socket;
-use crate::wire::{Frame, Identity, WireError};
+use crate::wire::{Frame, Identity, PublicKey, WireError};
 
 /// Requests and events that wait for the daemon; the bus allows fewer in flight, so this never fills by honest use.
 const INBOUND_MAX: usize = 1_024;
@@ -231,8 +232,7 @@ impl BusClient {
         {
             return Ok(());
         }
-        let unknown = CallError::Refused(Refusal::ServiceUnknown);
-        let key = socket::published_key(&self.shared.connector.paths.public_key(service))?.ok_or(unknown)?;
+        let key = self.key_of(service, deadline).await?;
         let (initiator, message) =
             SealInitiator::start(&self.shared.identity, service, key).map_err(WireError::from)?;
         let envelope = Envelope { method: 0, deadline, descriptors: Vec::new() };
@@ -242,6 +242,28 @@ impl BusClient {
             link.sealed.insert(service, session);
         }
         Ok(())
+    }
+
+    /// The key of a service, as the bus and the service itself say.
+    async fn key_of<D: std::fmt::Debug>(
+        &self,
+        service: &'static str,
+        deadline: Instant,
+    ) -> Result<PublicKey, CallError<D>> {
+        let path = self.shared.connector.paths.public_key(service);
+        let name = DaemonName::parse(service).map_err(|_| WireError::Malformed)?;
+        let body = encode(&BusRequest::from(KeyOf { name })).map_err(|_| WireError::TooLarge)?;
+        let end = deadline.min(Instant::now() + KEY_PATIENCE);
+        loop {
+            let envelope = Envelope { method: KeyOf::METHOD, deadline, descriptors: Vec::new() };
+            let answer = self.exchange(BUS, envelope, |_| Ok((Seal::None, body.to_vec()))).await?;
+            let by_the_bus = read_reply::<KeyOf>(&answer.body).map_err(CallError::of_key)?;
+            match socket::agreed_key(&path, by_the_bus)? {
+                Some(key) => return Ok(key),
+                None if Instant::now() < end => tokio::time::sleep(socket::KEY_PAUSE).await,
+                None => return Err(ConnectError::keys_differ(path).into()),
+            }
+        }
     }
 
     /// Sends one request, whose seal and body `seal` makes under the lock of the link, and waits for its response.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use core_types::header::Refusal;
 use core_types::limits::DEADLINE_MS_DEFAULT;
+use core_types::protocol::bus::BusDenial;
 
 use crate::wire::WireError;
 
@@ -46,6 +47,11 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// What the service has published, under this path, is not what the bus says.
+    pub(crate) fn keys_differ(path: PathBuf) -> Self {
+        Self::Key { path, reason: "it is not the key that the bus knows; restart the daemons".to_owned() }
+    }
+
     /// Whether starting the daemons would help: nobody is there.
     #[must_use]
     pub fn is_absent(&self) -> bool {
@@ -71,6 +77,20 @@ pub enum CallError<D: std::fmt::Debug> {
     /// An answer that is not one, or a request that fits no frame.
     #[error("the message does not fit the protocol: {0}")]
     Protocol(#[from] WireError),
+}
+
+impl<D: std::fmt::Debug> CallError<D> {
+    /// What it means for a call that the key of its service could not be learnt.
+    pub(crate) fn of_key(error: CallError<BusDenial>) -> Self {
+        match error {
+            // Nobody serves under the name.
+            CallError::Denied(_) => Self::Refused(Refusal::ServiceUnknown),
+            CallError::Refused(refusal) => Self::Refused(refusal),
+            CallError::Unreachable(error) => Self::Unreachable(error),
+            CallError::Lost => Self::Lost,
+            CallError::Protocol(error) => Self::Protocol(error),
+        }
+    }
 }
 
 /// What a call may need besides itself.

@@ -137,6 +137,18 @@ pub fn published_key(path: &Path) -> Result<Option<PublicKey>, ConnectError> {
     PublicKey::from_hex(text).map(Some).ok_or_else(|| refuse("it is not 64 hex digits".to_owned()))
 }
 
+/// The key of a service: what the bus says, if the service has published the same. So whoever lies about it has to be
+/// the bus, and to write where the service writes. `None` when they differ, as they do while a daemon starts.
+///
+/// # Errors
+/// The published key cannot be read.
+pub(crate) fn agreed_key(path: &Path, by_the_bus: [u8; 32]) -> Result<Option<PublicKey>, ConnectError> {
+    Ok(published_key(path)?.filter(|published| published.0 == by_the_bus))
+}
+
+/// The pause before asking again for a key that was not agreed on.
+pub(crate) const KEY_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// Descriptors to send with a header that names their number.
 ///
 /// # Errors

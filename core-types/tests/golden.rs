@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test, as a whole
 
 use core_types::header::{Destination, Header, Kind, Refusal, Seal, Sender};
-use core_types::protocol::bus::{Announce, BusRequest, Peers, Subscribe};
+use core_types::protocol::bus::{Announce, BusRequest, KeyOf, Peers, Subscribe};
 use core_types::protocol::launcher::{
     ChildCommand, ChildEvent, LauncherRequest, Mapping, ResourceLimit, Run,
 };
@@ -91,6 +91,7 @@ fn bus() -> Vec<String> {
         line("bus.announce", &BusRequest::from(announce)),
         line("bus.subscribe", &BusRequest::from(Subscribe { topic: Topic::ProfileState })),
         line("bus.peers", &BusRequest::from(Peers {})),
+        line("bus.key_of", &BusRequest::from(KeyOf { name: "daemon-secrets".parse().unwrap() })),
     ]
 }
 

@@ -28,6 +28,7 @@ use crate::poll::{Happened, Poll};
 use crate::router::{ConnectionId, Effect, Refused, Released, Router, Stranger};
 use crate::supervise;
 use crate::turns::{Lane, Turns};
+use crate::vouchers::Vouchers;
 
 /// Turns taken before the poll is asked again who has something.
 const TURNS_AT_ONCE: usize = 32;
@@ -48,6 +49,10 @@ pub(crate) struct Bus {
     identity: Identity,
     listener: UnixListener,
     poll: Poll,
+    /// Who may take the names of our own daemons, if there is a supervisor.
+    pub(crate) vouchers: Option<Vouchers>,
+    /// Quick deaths of supervisors in a row, and when the last one died.
+    supervisors_lost: (u32, Option<Instant>),
     accept_again: Option<Instant>,
     last_connection: ConnectionId,
     newcomers: Newcomers,
@@ -66,16 +71,19 @@ pub(crate) fn serve(paths: &Paths, supervised: bool) -> Result<(), StartError> {
     listen_to_signals(teller).map_err(|error| StartError::Service(error.to_string()))?;
     let mut bus = Bus::new(paths)?;
     bus.poll.add(SIGNALS, &told).map_err(failed)?;
-    let supervisor = if supervised { std::io::stdin().as_fd().try_clone_to_owned().ok() } else { None };
-    if let Some(supervisor) = &supervisor {
-        bus.poll.add(SUPERVISOR, supervisor).map_err(failed)?;
+    if supervised {
+        let supervisor = std::io::stdin().as_fd().try_clone_to_owned();
+        let vouchers = supervisor.and_then(|supervisor| Vouchers::new(supervisor.into()));
+        let vouchers = vouchers.map_err(|error| StartError::Service(format!("no supervisor: {error}")))?;
+        bus.poll.add(SUPERVISOR, &vouchers).map_err(failed)?;
+        bus.vouchers = Some(vouchers);
     }
     allow_descriptors();
     tracing::info!("{BUS} serves");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "the starter was not told");
     }
-    bus.run(supervisor).map_err(failed)?;
+    bus.run().map_err(failed)?;
     tracing::info!("ending");
     Ok(())
 }
@@ -130,6 +138,8 @@ impl Bus {
             identity,
             listener,
             poll,
+            vouchers: None,
+            supervisors_lost: (0, None),
             accept_again: None,
             last_connection: 0,
             newcomers: Newcomers::default(),
@@ -142,7 +152,7 @@ impl Bus {
     }
 
     /// Serves until told to end.
-    fn run(&mut self, mut supervisor: Option<OwnedFd>) -> Result<(), Errno> {
+    fn run(&mut self) -> Result<(), Errno> {
         loop {
             let due = self.turns.next_due(Instant::now());
             self.poll.wait([due, self.next_deadline()].into_iter().flatten().min())?;
@@ -153,13 +163,7 @@ impl Bus {
                 match happened.number {
                     SIGNALS => return Ok(()),
                     LISTENER => self.accept_some(now),
-                    SUPERVISOR => {
-                        // Nothing is ever written into that pipe, so this is its end.
-                        if let Some(ended) = supervisor.take() {
-                            self.poll.remove(&ended);
-                            supervise::replace_supervisor(&self.paths);
-                        }
-                    }
+                    SUPERVISOR => self.hear_supervisor(now),
                     _ => self.notice(happened, now),
                 }
             }
@@ -169,6 +173,27 @@ impl Bus {
                 self.follow_up(now);
             }
             self.keep_time(now);
+        }
+    }
+
+    /// Takes the supervisor's word, or sees to another one when it is gone.
+    fn hear_supervisor(&mut self, now: Instant) {
+        let Some(vouchers) = &mut self.vouchers else { return };
+        if vouchers.listen() {
+            return;
+        }
+        self.poll.remove(&*vouchers);
+        let (deaths, last) = self.supervisors_lost;
+        let quick = last.is_some_and(|last| now < last + supervise::STEADY);
+        self.supervisors_lost = (if quick { deaths + 1 } else { 0 }, Some(now));
+        match vouchers.succeed() {
+            Ok(socket) => {
+                if let Err(error) = self.poll.add(SUPERVISOR, &*vouchers) {
+                    tracing::error!(%error, "the next supervisor will not be heard");
+                }
+                supervise::replace_supervisor(socket, supervise::backoff(self.supervisors_lost.0));
+            }
+            Err(error) => tracing::error!(%error, "there is no socket for another supervisor"),
         }
     }
 

@@ -44,7 +44,16 @@ pub(crate) fn sender(socket: impl AsFd, connection: u64) -> Option<Sender> {
     Some(sender)
 }
 
-fn lives(pidfd: &OwnedFd) -> bool {
+/// Whether the process of this number opened the connection, and lives.
+pub(crate) fn is_process(socket: impl AsFd, pid: u32) -> bool {
+    let number = getsockopt(&socket, sockopt::PeerCredentials).map(|credentials| credentials.pid());
+    // Without a pidfd from the socket, its number has to do.
+    let gone = getsockopt(&socket, sockopt::PeerPidfd).is_ok_and(|pidfd| !lives(&pidfd));
+    number.is_ok_and(|number| u32::try_from(number) == Ok(pid)) && !gone
+}
+
+/// Whether the process has not ended.
+pub(crate) fn lives(pidfd: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)), Ok(0))
 }

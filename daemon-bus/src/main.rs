@@ -11,6 +11,7 @@ mod poll;
 mod router;
 mod supervise;
 mod turns;
+mod vouchers;
 
 use std::process::ExitCode;
 

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use core_ipc::socket;
 use core_types::DaemonName;
 use core_types::header::{Destination, Header, Kind, Refusal, Seal, Sender};
 use core_types::name::BUS;
@@ -34,6 +33,10 @@ impl Bus {
                 peers.extend(own_entry());
                 self.answer(from, Kind::Response, id, &Ok::<_, BusDenial>(peers));
             }
+            Ok(BusRequest::KeyOf(call)) => {
+                let key = self.key_of(&call.name);
+                self.answer(from, Kind::Response, id, &key);
+            }
             Err(_) => self.refuse_all([Refused { to: from, correlation: id, refusal: Refusal::Forbidden }]),
         }
     }
@@ -53,11 +56,19 @@ impl Bus {
     }
 
     fn announce(&mut self, from: ConnectionId, call: &Announce) -> Result<(), BusDenial> {
-        let key = self.peer(from).ok_or(BusDenial::NotRegistered)?.key();
-        match socket::published_key(&self.paths.public_key(call.name.as_str())) {
-            Ok(Some(published)) if published == key => self.router.announce(from, call),
-            _ => Err(BusDenial::NotRegistered),
+        let peer = self.peer(from).ok_or(BusDenial::NotRegistered)?;
+        let (key, socket) = (peer.key(), peer.socket().try_clone().map_err(|_| BusDenial::NotRegistered)?);
+        if !self.may_take(call.name.as_str(), &socket, key) {
+            let taken = self.router.server(&call.name).is_some_and(|server| server != from);
+            return Err(if taken { BusDenial::NameTaken } else { BusDenial::NotRegistered });
         }
+        self.router.announce(from, call)
+    }
+
+    /// The key of the connection that serves under a name.
+    fn key_of(&mut self, name: &DaemonName) -> Result<[u8; 32], BusDenial> {
+        let connection = self.router.server(name).ok_or(BusDenial::NotRegistered)?;
+        Ok(self.peer(connection).ok_or(BusDenial::NotRegistered)?.key().0)
     }
 
     /// Publishes an incident in the bus's own name.

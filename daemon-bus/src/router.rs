@@ -290,6 +290,11 @@ impl Router {
         Effect::Publish { to: self.subscribers(topic), header }
     }
 
+    /// The connection that serves under a name.
+    pub(crate) fn server(&self, name: &DaemonName) -> Option<ConnectionId> {
+        self.services.get(name).map(|registration| registration.connection)
+    }
+
     fn serves(&self, connection: ConnectionId) -> bool {
         self.services.values().any(|registration| registration.connection == connection)
     }

@@ -2,10 +2,13 @@
 //!
 //! It adopts a daemon that is running already (left by a supervisor that was killed), so losing the supervisor
 //! loses no unlocked vault; and the bus it started starts a new supervisor when the old one is gone.
+//!
+//! It tells the bus which processes it started, so that nobody else takes their names while they are restarted.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::rc::Rc;
@@ -23,14 +26,18 @@ use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
+use crate::vouchers::{OWN_NAMES, Told};
+
 /// Name of the supervisor's instance lock.
 pub(crate) const NAME: &str = "supervisor";
-/// Argument of a bus whose standard input ends with its supervisor.
+/// Argument of a bus whose standard input is the word of its supervisor, and ends with it.
 pub(crate) const SUPERVISED: &str = "--supervised";
+/// Second argument of a supervisor whose standard input leads to the bus that started it.
+pub(crate) const SUCCEEDING: &str = "--succeeding";
 /// Waits before a restart: doubled with each quick death.
 const BACKOFF_MS: (u64, u64) = (50, 5_000);
 /// A daemon that lived this long has started well.
-const STEADY: Duration = Duration::from_secs(10);
+pub(crate) const STEADY: Duration = Duration::from_secs(10);
 /// How long a daemon may take to end when told to.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -54,12 +61,19 @@ async fn supervise(paths: &Paths) -> Result<(), StartError> {
         .ok()
         .and_then(|path| path.parent().map(PathBuf::from))
         .ok_or_else(|| StartError::Service("the folder of daemon-bus cannot be told".to_owned()))?;
+    let succeeding = std::env::args_os().nth(2).is_some_and(|argument| argument == SUCCEEDING);
+    let told = Rc::new(RefCell::new(Told::default()));
+    if succeeding {
+        let bus = std::io::stdin().as_fd().try_clone_to_owned();
+        bus.and_then(|bus| told.borrow_mut().inherit(bus.into()))
+            .map_err(|error| StartError::Service(format!("the bus cannot be told of daemons: {error}")))?;
+    }
     let daemons: Vec<Rc<Supervised>> = [BUS, PROFILE, SECRETS, LAUNCHER]
-        .map(|name| Rc::new(Supervised::new(name, folder.join(name), paths.clone())))
+        .map(|name| Rc::new(Supervised::new(name, folder.join(name), paths.clone(), Rc::clone(&told))))
         .into();
     for daemon in &daemons {
         let daemon = Rc::clone(daemon);
-        tokio::task::spawn_local(async move { daemon.keep_alive().await });
+        tokio::task::spawn_local(async move { daemon.keep_alive(succeeding).await });
     }
     let end = core_daemon::signals::told_to_end();
     tokio::pin!(end);
@@ -105,37 +119,38 @@ async fn stop_in_order(daemons: &[Rc<Supervised>]) -> Result<(), StartError> {
     Ok(())
 }
 
-/// For the bus, whose supervisor is gone: sees to it from now on, in a thread of its own, that there is another one.
-pub(crate) fn replace_supervisor(paths: &Paths) {
+/// For the bus, whose supervisor is gone: sees to it after a while, in a thread of its own, that there is another one,
+/// with `socket` as its way to the bus.
+pub(crate) fn replace_supervisor(socket: UnixStream, after: Duration) {
     tracing::warn!("the supervisor is gone; a new one is started");
-    let paths = paths.clone();
     std::thread::spawn(move || {
-        if let Err(error) = keep_supervised(&paths) {
+        if let Err(error) = start_supervisor(&socket, after) {
             tracing::error!(%error, "no new supervisor could be started; what dies from now on stays dead");
         }
     });
 }
 
-fn keep_supervised(paths: &Paths) -> std::io::Result<()> {
+fn start_supervisor(socket: &UnixStream, after: Duration) -> std::io::Result<()> {
     let executable = std::env::current_exe()?;
-    let mut backoff_ms = BACKOFF_MS.0;
     loop {
-        // The lock outlives the pipe by a moment, and a supervisor that someone else has started holds it for long.
-        let lock = private_fs::lock_instance(&paths.instance_lock(NAME)).map_err(std::io::Error::other)?;
-        if lock.is_some() {
-            drop(lock);
-            let mut supervisor = std::process::Command::new(&executable)
-                .arg("--supervise")
-                .env_remove("NOTIFY_SOCKET")
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()?;
-            supervisor.wait()?;
-            backoff_ms = BACKOFF_MS.0;
+        std::thread::sleep(after);
+        let mut supervisor = std::process::Command::new(&executable)
+            .args(["--supervise", SUCCEEDING])
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(OwnedFd::from(socket.try_clone()?))
+            .stdout(Stdio::null())
+            .spawn()?;
+        // When it has ended, the socket ends, and the bus asks for another one. But if the one before it has not quite
+        // gone, this was too early; and one that someone else has started ends this bus.
+        if supervisor.wait()?.code() != Some(i32::from(EXIT_ALREADY_RUNNING)) {
+            return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(backoff_ms));
-        backoff_ms = (backoff_ms * 2).min(BACKOFF_MS.1);
     }
+}
+
+/// How long the bus waits before it starts a supervisor after so many quick deaths of earlier ones.
+pub(crate) fn backoff(deaths: u32) -> Duration {
+    Duration::from_millis(BACKOFF_MS.0.saturating_mul(1 << deaths.min(16)).min(BACKOFF_MS.1))
 }
 
 /// One daemon and what is known of it.
@@ -147,11 +162,13 @@ struct Supervised {
     stopping: Cell<bool>,
     process: Cell<Option<Rc<OwnedFd>>>,
     gone: Notify,
+    told: Rc<RefCell<Told>>,
 }
 
 impl Supervised {
-    fn new(name: &'static str, executable: PathBuf, paths: Paths) -> Self {
+    fn new(name: &'static str, executable: PathBuf, paths: Paths, told: Rc<RefCell<Told>>) -> Self {
         Self {
+            told,
             name,
             executable,
             paths,
@@ -162,18 +179,21 @@ impl Supervised {
         }
     }
 
-    /// Starts the daemon again and again, until it is to stop.
-    async fn keep_alive(&self) {
+    /// Starts the daemon again and again, until it is to stop. A supervisor that is `succeeding` another one has been
+    /// told by the bus which daemons run; else what runs at the beginning is believed to be what it claims to be.
+    async fn keep_alive(&self, succeeding: bool) {
         let mut backoff_ms = BACKOFF_MS.0;
+        let mut believed = !succeeding;
+        let known = self.told.borrow().process(self.name);
+        if succeeding && (self.name == BUS || known.is_some()) {
+            // The bus started us, and listens; and it knows these processes. A start would have it know another one.
+            self.report(self.adopt(false, known).await);
+            self.forget();
+        }
         while !self.stopping.get() {
             let started = Instant::now();
-            match self.run_once().await {
-                Ok(how) if self.stopping.get() => tracing::debug!("{} ended: {how}", self.name),
-                Ok(how) => tracing::warn!("{} ended ({how}) and is started again", self.name),
-                Err(error) => tracing::error!(%error, "{} cannot be started", self.name),
-            }
-            self.process.set(None);
-            self.gone.notify_waiters();
+            self.report(self.run_once(std::mem::take(&mut believed)).await);
+            self.forget();
             if self.stopping.get() {
                 return;
             }
@@ -183,14 +203,45 @@ impl Supervised {
         }
     }
 
+    fn report(&self, outcome: std::io::Result<String>) {
+        match outcome {
+            Ok(how) if self.stopping.get() => tracing::debug!("{} ended: {how}", self.name),
+            Ok(how) => tracing::warn!("{} ended ({how}) and is started again", self.name),
+            Err(error) => tracing::error!(%error, "{} cannot be started", self.name),
+        }
+    }
+
+    fn forget(&self) {
+        self.process.set(None);
+        self.gone.notify_waiters();
+    }
+
+    /// Has the bus know that this process may take the daemon's name.
+    fn vouch(&self, pid: u32) {
+        let outcome = if OWN_NAMES.contains(&self.name) {
+            self.told.borrow_mut().vouch(self.name, pid)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = outcome {
+            // A bus that has ended is told when it is back.
+            tracing::debug!(%error, "the bus was not told of {}", self.name);
+        }
+    }
+
     /// Starts the daemon, or adopts the one that runs, and waits for its end; says how it ended.
-    async fn run_once(&self) -> std::io::Result<String> {
+    async fn run_once(&self, believed: bool) -> std::io::Result<String> {
         let path = self.paths.runtime().join(format!("{}.notify", self.name));
         drop(std::fs::remove_file(&path));
         let notified = UnixDatagram::bind(&path)?;
-        // The bus holds on to us: it starts a new supervisor when this pipe ends without its having been told to end.
-        let (argument, stdin) =
-            if self.name == BUS { (Some(SUPERVISED), Stdio::piped()) } else { (None, Stdio::null()) };
+        // The bus hears over it which daemons are ours, and starts a new supervisor when it ends without the bus's
+        // having been told to end.
+        let (argument, stdin, bus) = if self.name == BUS {
+            let (ours, theirs) = UnixStream::pair()?;
+            (Some(SUPERVISED), Stdio::from(OwnedFd::from(theirs)), Some(ours))
+        } else {
+            (None, Stdio::null(), None)
+        };
         let mut child = Command::new(&self.executable)
             .args(argument)
             .env("NOTIFY_SOCKET", &path)
@@ -198,9 +249,12 @@ impl Supervised {
             .stdout(Stdio::null())
             .process_group(0)
             .spawn()?;
-        // `wait` would close it.
-        let _held = child.stdin.take();
+        if let Some(bus) = bus {
+            self.told.borrow_mut().tell(bus)?;
+        }
+        let before = self.told.borrow().process(self.name);
         if let Some(pid) = child.id() {
+            self.vouch(pid);
             self.watch(pid)?;
         }
         let status = tokio::select! {
@@ -208,7 +262,7 @@ impl Supervised {
             never = self.note_ready(&notified) => never?,
         };
         if status.code() == Some(i32::from(EXIT_ALREADY_RUNNING)) {
-            return self.adopt().await;
+            return self.adopt(believed, before).await;
         }
         Ok(status.to_string())
     }
@@ -231,8 +285,9 @@ impl Supervised {
         Ok(process)
     }
 
-    /// Waits for the end of the daemon that holds the instance lock.
-    async fn adopt(&self) -> std::io::Result<String> {
+    /// Waits for the end of the daemon that holds the instance lock; has the bus know it if it is `believed`, or was
+    /// vouched for `before`.
+    async fn adopt(&self, believed: bool, before: Option<u32>) -> std::io::Result<String> {
         let lock = self.paths.instance_lock(self.name);
         let holder = private_fs::read_limited(&lock, 32)
             .map_err(std::io::Error::other)?
@@ -244,8 +299,17 @@ impl Supervised {
             self.process.set(None);
             return Ok("it had just ended".to_owned());
         }
-        tracing::info!(pid = holder, "{} runs already and is looked after from now on", self.name);
-        self.ready.send_replace(true);
+        if believed && self.name == BUS {
+            // Nothing can be said to it; the daemons find their way to the next one.
+            tracing::info!(pid = holder, "{} of another supervisor runs and is replaced", self.name);
+            pidfd_send_signal(&process, Signal::TERM)?;
+        } else {
+            tracing::info!(pid = holder, "{} runs already and is looked after from now on", self.name);
+            self.ready.send_replace(true);
+        }
+        if believed || before == Some(holder) {
+            self.vouch(holder);
+        }
         tokio::task::spawn_blocking(move || poll(&mut [PollFd::new(&process, PollFlags::IN)], None))
             .await??;
         Ok("adopted".to_owned())

@@ -128,7 +128,7 @@ fn a_name_that_a_live_daemon_holds_cannot_be_taken() {
     let announce =
         BusRequest::Announce(Announce { name: DaemonName::parse(SECRETS).unwrap(), version: "1".to_owned() });
     let mut stranger = Hostile::connect(&system);
-    assert_eq!(stranger.ask_bus::<()>(&announce), Err(BusDenial::NotRegistered));
+    assert_eq!(stranger.ask_bus::<()>(&announce), Err(BusDenial::NameTaken));
 
     // The same user can publish another key under the name; it is still the live daemon's.
     let published = system.paths().public_key(SECRETS);

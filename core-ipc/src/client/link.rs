@@ -104,10 +104,13 @@ impl BusClient {
     async fn register(&self, inbound: &mpsc::Sender<Inbound>) {
         let connector = &self.shared.connector;
         let announce = Announce { name: connector.name.clone(), version: connector.version.clone() };
-        // The name may still belong to a connection whose end the bus has not seen yet.
+        // The name may still belong to a connection whose end the bus has not seen yet, or the bus may not have been
+        // told yet that this is the process that may take it.
+        let mut backoff_ms = BACKOFF_MS.0;
         while let Err(error) = self.call(&announce).await {
             tracing::warn!(%error, "the bus does not register this daemon");
-            tokio::time::sleep(Duration::from_millis(BACKOFF_MS.1)).await;
+            tokio::time::sleep(Duration::from_millis(backoff_ms)).await;
+            backoff_ms = (backoff_ms * 2).min(BACKOFF_MS.1);
         }
         if let Link::Up(link) = &mut *self.shared.lock() {
             link.registered = true;

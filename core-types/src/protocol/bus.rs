@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{Topic, service};
 use crate::name::{BUS, DaemonName};
 
-/// Says that the caller is ready to serve under a name; it must own the key published for that name.
+/// Says that the caller is ready to serve under a name: one of our own daemons' names if the supervisor started it,
+/// another one if it owns the key published for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Announce {
     /// The name.
@@ -25,6 +26,13 @@ pub struct Subscribe {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Peers {}
 
+/// Asks for the static public key of the connection that serves under a name; denied when there is none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeyOf {
+    /// The name.
+    pub name: DaemonName,
+}
+
 /// A daemon on the bus.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Peer {
@@ -39,8 +47,8 @@ pub struct Peer {
 /// Why the bus said no to a call of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum BusDenial {
-    /// The caller does not own the key published for the name.
-    #[error("the connection's key is not a registered daemon's")]
+    /// The name is not for the caller, by its process or by its key; or nobody serves under it.
+    #[error("the connection is not that of a registered daemon")]
     NotRegistered,
     /// Another live connection serves under the name.
     #[error("another connection already serves under this name")]
@@ -81,5 +89,6 @@ service! {
         1 Announce -> (),
         2 Subscribe -> (),
         3 Peers -> Vec<Peer>,
+        4 KeyOf -> [u8; 32],
     }
 }

@@ -1,14 +1,13 @@
 //! How connections come in: accepted, heard when it is their process's turn, and given a place if there is one for it.
 
 use std::cmp::Reverse;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use core_ipc::socket;
-use core_ipc::wire::Connection;
 use core_ipc::wire::noise::Session;
+use core_ipc::wire::{Connection, PublicKey};
 use core_types::limits::{CONNECTIONS_MAX, CONNECTIONS_RESERVED, PROCESS_CONNECTIONS_MAX};
-use core_types::name::{LAUNCHER, PROFILE, SECRETS};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
@@ -17,6 +16,7 @@ use crate::facts;
 use crate::newcomers::Step;
 use crate::peer::Peer;
 use crate::router::{ConnectionId, Stranger};
+use crate::vouchers::OWN_NAMES;
 
 /// Pause after a failed accept(2): the usual reason is that no descriptor is left, which only time mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -88,7 +88,7 @@ impl Bus {
         match self.newcomers.read(id, &self.identity) {
             Step::Authenticated(socket, account, session) => {
                 let Some(sender) = facts::sender(&socket, id) else { return };
-                if !self.make_room(&session, now) {
+                if !self.make_room(&socket, &session, now) {
                     tracing::warn!(pid = sender.pid, "a connection was closed: too many are open");
                     return;
                 }
@@ -114,11 +114,10 @@ impl Bus {
     /// Sees to it that there is a place for a connection. The last places are for daemons; among strangers, a new one
     /// gets the place of one of the process that presses, or else has the most: of the one of which nothing has been
     /// heard for longest.
-    fn make_room(&mut self, session: &Session, now: Instant) -> bool {
+    fn make_room(&mut self, socket: &OwnedFd, session: &Session, now: Instant) -> bool {
         let strangers: Vec<Stranger> = self.router.strangers().collect();
         if strangers.len() < CONNECTIONS_MAX - CONNECTIONS_RESERVED
-            || (self.peers.len() < CONNECTIONS_MAX
-                && [SECRETS, PROFILE, LAUNCHER].iter().any(|name| self.owns_key(name, session)))
+            || (self.peers.len() < CONNECTIONS_MAX && self.is_own_daemon(socket, session))
         {
             return true;
         }
@@ -134,7 +133,18 @@ impl Bus {
         true
     }
 
-    fn owns_key(&self, name: &str, session: &Session) -> bool {
-        matches!(socket::published_key(&self.paths.public_key(name)), Ok(Some(key)) if key == session.remote())
+    /// Whether the key, or the process at the other end, is that of a daemon for which there is room.
+    fn is_own_daemon(&mut self, socket: &OwnedFd, session: &Session) -> bool {
+        OWN_NAMES.iter().any(|name| self.may_take(name, socket, session.remote()))
+    }
+
+    /// Whether a process with this key may take a name, if nobody has it.
+    pub(crate) fn may_take(&mut self, name: &str, socket: impl AsFd, key: PublicKey) -> bool {
+        match &mut self.vouchers {
+            Some(vouchers) if OWN_NAMES.contains(&name) => vouchers.vouches(name, socket),
+            _ => {
+                matches!(socket::published_key(&self.paths.public_key(name)), Ok(Some(published)) if published == key)
+            }
+        }
     }
 }
