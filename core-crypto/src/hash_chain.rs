@@ -25,6 +25,18 @@ impl Link {
         Self(hasher.finalize().into())
     }
 
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The link with these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// As 64 lower-case hex digits.
     #[must_use]
     pub fn to_hex(&self) -> String {

@@ -11,6 +11,11 @@
 //! master key --"pds v2 anchor-key {profile}"----------> anchor key  seals the anchor
 //! master key --"pds v2 header-key {profile}"----------> header key  authenticates header.json
 //! master key --"pds v2 backup-key {profile}"----------> backup key  authenticates backups
+//! master key --"pds v2 audit-key {profile}"-----------> audit key
+//! audit key + nonce --"pds v2 log-key"----------------> first key of a stretch of the audit log
+//! key of an entry --"pds v2 next-log-key"-------------> key of the next entry
+//! audit key  --"pds v2 audit-anchor-key"--------------> audit anchor key   seals where the log stood last
+//! audit key  --"pds v2 audit-key-id"------------------> what tells it from the one before a rekey, in the log
 //! master key --"pds v2 ipc-encryption-key {profile}"--> field key   build feature ipc-field-encryption
 //! ```
 //!
@@ -23,6 +28,8 @@ use crate::stack::scrubbed;
 
 /// Length of every key here, in bytes.
 pub const KEY_BYTES: usize = 32;
+/// Length of what makes each key of the audit log another one, in bytes.
+pub const LOG_NONCE_BYTES: usize = 16;
 /// Length of the salt of a wrapping key, in bytes.
 pub const SALT_BYTES: usize = 16;
 
@@ -95,6 +102,39 @@ pub fn backup_key(master: &SecureBytes, profile: &str) -> SecureBytes {
     derive(&format!("pds v2 backup-key {profile}"), master)
 }
 
+/// The key that everything follows from that a vault does for the audit log.
+#[must_use]
+pub fn audit_key(master: &SecureBytes, profile: &str) -> SecureBytes {
+    derive(&format!("pds v2 audit-key {profile}"), master)
+}
+
+/// The first key of a stretch of the audit log.
+#[must_use]
+pub fn log_key(audit_key: &SecureBytes, nonce: &[u8; LOG_NONCE_BYTES]) -> SecureBytes {
+    derive_from("pds v2 log-key", &[nonce, audit_key.expose()])
+}
+
+/// The key of the entry after the one of `key`.
+#[must_use]
+pub fn next_log_key(key: &SecureBytes) -> SecureBytes {
+    derive("pds v2 next-log-key", key)
+}
+
+/// The key that seals where the audit log stood last.
+#[must_use]
+pub fn audit_anchor_key(audit_key: &SecureBytes) -> SecureBytes {
+    derive("pds v2 audit-anchor-key", audit_key)
+}
+
+/// What tells an audit key from another one, and may be known.
+#[must_use]
+pub fn audit_key_id(audit_key: &SecureBytes) -> [u8; 8] {
+    let derived = derive("pds v2 audit-key-id", audit_key);
+    let mut id = [0; 8];
+    id.copy_from_slice(&derived.expose()[..8]);
+    id
+}
+
 /// The key of the build feature `ipc-field-encryption`.
 #[must_use]
 pub fn ipc_field_key(master: &SecureBytes, profile: &str) -> SecureBytes {
@@ -142,6 +182,13 @@ mod tests {
         assert_eq!(found(ipc_field_key(&master(), "work")), expected("pds v2 ipc-encryption-key work"));
         assert_eq!(found(backup_key(&master(), "work")), expected("pds v2 backup-key work"));
         assert_eq!(found(ssh_agent_kek(&master(), "work")), expected("pds v2 ssh-agent-kek work"));
+        assert_eq!(found(audit_key(&master(), "work")), expected("pds v2 audit-key work"));
+        assert_eq!(found(next_log_key(&master())), expected("pds v2 next-log-key"));
+        assert_eq!(found(audit_anchor_key(&master())), expected("pds v2 audit-anchor-key"));
+        assert!(expected("pds v2 audit-key-id").starts_with(&hex::encode(audit_key_id(&master()))));
+        let nonced = [&[7; LOG_NONCE_BYTES][..], master().expose()].concat();
+        let log = hex::encode(blake3::derive_key("pds v2 log-key", &nonced));
+        assert_eq!(found(log_key(&master(), &[7; LOG_NONCE_BYTES])), log);
         let salted = [&[7; SALT_BYTES][..], master().expose()].concat();
         let expected = hex::encode(blake3::derive_key("pds v2 recovery-kek work", &salted));
         assert_eq!(found(recovery_kek(&master(), &[7; SALT_BYTES], "work")), expected);

@@ -11,6 +11,7 @@ pub mod hash_chain;
 pub mod kdf;
 pub mod key_schedule;
 pub mod keyed_hash;
+pub mod log_key;
 pub mod memory;
 pub mod multiset_hash;
 pub mod private_fs;

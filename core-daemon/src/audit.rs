@@ -7,7 +7,7 @@ mod waiting;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use core_ipc::{BusClient, CallError};
 use core_types::config::{AuditMode, Config};
@@ -239,7 +239,9 @@ impl AuditQueue {
         let mut waiting = self.waiting();
         if let Some(gap) = waiting.gap(self.recorder()) {
             // Without a file it is told from memory, as the mode has it.
+            let gap = SecretOperationAudit { unix_ms: unix_ms_now(), ..gap };
             let _ = waiting.take(vec![gap], AuditMode::Written);
+            waiting.note_unwritten();
         }
     }
 
@@ -285,6 +287,11 @@ impl AuditQueue {
             Err(error) => tracing::debug!(%error, "audit entries are kept until they are durable elsewhere"),
         }
     }
+}
+
+fn unix_ms_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The entries that wait; from files where they can be used, else in memory alone.

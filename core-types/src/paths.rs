@@ -159,7 +159,13 @@ impl Paths {
     /// Where the audit log stood when it was anchored to a vault last.
     #[must_use]
     pub fn audit_anchor(&self, profile: &ProfileName) -> PathBuf {
-        self.state.join("audit-anchors").join(profile.as_str())
+        self.audit_anchors().join(profile.as_str())
+    }
+
+    /// Folder of what each vault remembers of the audit log.
+    #[must_use]
+    pub fn audit_anchors(&self) -> PathBuf {
+        self.state.join("audit-anchors")
     }
 
     /// The file in which it is remembered when each secret was read last.

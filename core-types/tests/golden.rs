@@ -9,14 +9,16 @@ use core_types::protocol::launcher::{
     ChildCommand, ChildEvent, LauncherRequest, Mapping, ResourceLimit, Run,
 };
 use core_types::protocol::profile::{
-    AuditStatus, AuditSync, AuditTail, AuditVerify, BeginUnlock, ChildExit, ChildRecord, EndUnlock,
-    LockCause, Operation, Outcome, ProfileRequest, Record, Requester, SecretOperationAudit,
+    AuditHead, AuditPoint, AuditSearch, AuditStatus, AuditSync, AuditTail, AuditVerify, BeginUnlock,
+    ChildExit, ChildRecord, EndUnlock, LastReads, LockCause, Operation, Outcome, ProfileRequest, Record,
+    Requester, SecretOperationAudit,
 };
 use core_types::protocol::secrets::{
-    AcceptRollback, AddFactor, AgentKey, ChangePassword, CheckRecovery, Delete, FactorEntry, FactorKind,
-    FactorLabel, FactorPolicy, FactorProof, FactorSheet, Factors, Gate, Get, GetBatch, History, Init, List,
-    Lock, Move, NewFactor, Profiles, Purge, Rekey, RekeyProgress, RekeyState, RemoveFactor, Restore,
-    SecretsDenial, SecretsRequest, Selection, Set, SetPolicy, Unlock, UnsupportedKey, VersionEntry,
+    AcceptRollback, AddFactor, AgentKey, AuditAnchor, AuditKey, ChangePassword, CheckRecovery, Delete,
+    FactorEntry, FactorKind, FactorLabel, FactorPolicy, FactorProof, FactorSheet, Factors, Gate, Get,
+    GetBatch, History, Init, List, Lock, Move, NewFactor, Profiles, Purge, Rekey, RekeyProgress, RekeyState,
+    RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection, Set, SetPolicy, Unlock, UnsupportedKey,
+    VersionEntry,
 };
 use core_types::protocol::secrets::{
     Backup, BackupSheet, InspectBackup, MemoryProtection, Protection, ProtectionLevel, RestoreBackup, Rules,
@@ -196,6 +198,11 @@ fn secrets() -> Vec<String> {
         ("secrets.purge", Purge { profile: profile.clone(), name: name.clone() }.into()),
         ("secrets.move", Move { profile: profile.clone(), from: name, to: "c".to_owned() }.into()),
         ("secrets.accept-rollback", AcceptRollback { profile: profile.clone() }.into()),
+        ("secrets.audit-key", AuditKey { profile: profile.clone(), nonce: [5; 16] }.into()),
+        (
+            "secrets.audit-anchor",
+            AuditAnchor { profile: profile.clone(), point: AuditPoint { sequence: 3, link: [6; 32] } }.into(),
+        ),
     ];
     let entries = entries.into_iter().chain(factor_requests());
     let denials = [
@@ -282,6 +289,13 @@ fn backups() -> Vec<String> {
 }
 
 fn profile_service() -> Vec<String> {
+    let search = AuditSearch {
+        after: 1,
+        profile: Some(profile()),
+        subject: Some("a".to_owned()),
+        requester: None,
+        since_unix_ms: Some(2),
+    };
     let entry = SecretOperationAudit {
         unix_ms: 1,
         operation: Operation::Get,
@@ -309,6 +323,9 @@ fn profile_service() -> Vec<String> {
         line("profile.audit-verify", &ProfileRequest::from(AuditVerify {})),
         line("profile.audit-status", &ProfileRequest::from(AuditStatus {})),
         line("profile.audit-sync", &ProfileRequest::from(AuditSync {})),
+        line("profile.audit-head", &ProfileRequest::from(AuditHead {})),
+        line("profile.audit-search", &ProfileRequest::from(search)),
+        line("profile.last-reads", &ProfileRequest::from(LastReads { profile: profile(), after: None })),
     ]
 }
 

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use core_crypto::private_fs::{self, PrivateFsError};
+use core_crypto::private_fs::PrivateFsError;
 use core_types::ProfileName;
 use core_types::protocol::profile::UnlockDelay;
 use tokio::sync::Mutex as FairMutex;
 
 use crate::backoff::{Backoff, WAIT_MS_MAX};
+use crate::kept::{self, Found, KeepError};
 
 /// Largest file of counts, in bytes: a thousand of the longest names fit in.
 const FILE_BYTES_MAX: usize = 1 << 18;
@@ -30,17 +31,13 @@ impl Attempts {
     /// # Errors
     /// The file is a link, somebody else's, or writable by others.
     pub(crate) fn open(path: &Path) -> Result<Self, PrivateFsError> {
-        let backoff = match private_fs::read_limited(path, FILE_BYTES_MAX) {
-            Ok(None) => Backoff::new(),
-            Ok(Some(bytes)) => Backoff::from_bytes(&bytes).unwrap_or_else(|| {
-                tracing::error!("{} is damaged: every unlock waits until one was right", path.display());
-                Backoff::unknown()
-            }),
-            Err(error @ (PrivateFsError::Io { .. } | PrivateFsError::TooLarge { .. })) => {
-                tracing::error!("{error}: every unlock waits until one was right");
+        let backoff = match kept::read(path, FILE_BYTES_MAX, Backoff::from_bytes)? {
+            Found::Nothing => Backoff::new(),
+            Found::Damaged => {
+                tracing::error!("every unlock waits until one was right");
                 Backoff::unknown()
             }
-            Err(error) => return Err(error),
+            Found::State(backoff) => backoff,
         };
         Ok(Self(Arc::new(FairMutex::new(Kept { path: path.to_owned(), backoff }))))
     }
@@ -78,18 +75,9 @@ impl Attempts {
     }
 }
 
-/// The counts could not be kept.
-#[derive(Debug, thiserror::Error)]
-enum KeepError {
-    #[error(transparent)]
-    Encode(#[from] serde_json::Error),
-    #[error(transparent)]
-    Write(#[from] PrivateFsError),
-}
-
 impl Kept {
     fn write(&self) -> Result<(), KeepError> {
-        Ok(private_fs::write_atomic(&self.path, &self.backoff.to_bytes()?)?)
+        kept::write(&self.path, self.backoff.to_bytes())
     }
 }
 

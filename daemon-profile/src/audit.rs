@@ -5,13 +5,18 @@ mod disk;
 mod end;
 #[cfg(test)]
 mod format;
+mod key_file;
 mod line;
 mod log;
 mod origins;
 mod read;
+mod resume;
 mod scan;
+mod search;
 mod segment;
 mod sync;
+#[cfg(test)]
+mod tamper;
 mod text;
 
 use std::collections::BTreeMap;
@@ -19,19 +24,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use core_crypto::log_key::LogKey;
 use core_crypto::private_fs::PrivateFsError;
-use core_types::protocol::profile::{AuditLine, AuditReport, AuditTail, Record, SecretOperationAudit};
+use core_types::ProfileName;
+use core_types::config::AuditLog;
+use core_types::protocol::profile::{
+    AuditLine, AuditPage, AuditPoint, AuditReport, AuditSearch, AuditTail, Record, SecretOperationAudit,
+};
 use tokio::sync::{Mutex as FairMutex, Semaphore};
 
-use chain::End;
+use chain::{End, Keys};
 use disk::{Disk, RealDisk};
-use line::{Entry, Recorder};
-use log::{Appended, Log};
+use line::{Entry, KeyMark, Mark, Recorder};
+use log::{Appended, Log, Rotation};
 use sync::Syncer;
 
+pub(crate) use chain::Keys as ProofKeys;
 #[cfg(test)]
 pub(crate) use line::samples;
 pub(crate) use log::unix_ms_now;
+pub(crate) use read::Stretch;
+pub(crate) use search::ReadEntry;
 
 /// Most reads of the log (a check of the chain reads all of it) that run at once; others wait.
 const READERS_MAX: usize = 4;
@@ -62,6 +75,9 @@ pub(crate) enum LogError {
     /// What was written is perhaps not on the disk.
     #[error("{0}")]
     NotSynced(String),
+    /// There is nothing to make a key of.
+    #[error("the kernel gives no random bytes")]
+    NoRandom,
     /// No file is open.
     #[error("the audit log is not open")]
     Closed,
@@ -76,7 +92,12 @@ impl LogError {
         match self {
             Self::Private(error) => !matches!(error, PrivateFsError::Io { .. }),
             Self::NotPrivate { .. } => true,
-            Self::Io { .. } | Self::Encode(_) | Self::NotSynced(_) | Self::Closed | Self::BrokenOff => false,
+            Self::Io { .. }
+            | Self::Encode(_)
+            | Self::NotSynced(_)
+            | Self::NoRandom
+            | Self::Closed
+            | Self::BrokenOff => false,
         }
     }
 }
@@ -118,12 +139,12 @@ impl Audit {
     ///
     /// # Errors
     /// The folder or the file is a link, somebody else's, or writable by others.
-    pub(crate) fn open(folder: &Path) -> Result<Self, LogError> {
-        Self::open_on(folder, Arc::new(RealDisk))
+    pub(crate) fn open(folder: &Path, config: &AuditLog) -> Result<Self, LogError> {
+        Self::open_on(folder, Arc::new(RealDisk), config.into())
     }
 
-    fn open_on(folder: &Path, disk: Arc<dyn Disk>) -> Result<Self, LogError> {
-        let mut log = Log::new(folder, Arc::clone(&disk));
+    fn open_on(folder: &Path, disk: Arc<dyn Disk>, rotation: Rotation) -> Result<Self, LogError> {
+        let mut log = Log::new(folder, Arc::clone(&disk), rotation);
         let failing = match log.prepare() {
             Ok(()) => None,
             Err(error) if error.is_refusal() => return Err(error),
@@ -175,13 +196,85 @@ impl Audit {
         self.read(move || read::tail(&folder, count, after)).await
     }
 
-    /// Checks the chain up to its present end.
+    /// Checks the chain up to its present end, and the proofs of which the keys are given, each with the entry that it
+    /// begins after.
     ///
     /// # Errors
     /// The files cannot be read.
-    pub(crate) async fn verify(&self) -> Result<AuditReport, LogError> {
+    pub(crate) async fn verify(&self, keys: Keys) -> Result<AuditReport, LogError> {
         let (folder, end) = (self.folder.clone(), self.known().end);
-        self.read(move || read::verify(&folder, end)).await
+        self.read(move || read::verify(&folder, end, keys)).await
+    }
+
+    /// Which keys of which vaults prove which entries.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub(crate) async fn stretches(&self) -> Result<Vec<Stretch>, LogError> {
+        let folder = self.folder.clone();
+        self.read(move || read::stretches(&folder)).await
+    }
+
+    /// Goes on with a key of a vault.
+    ///
+    /// # Errors
+    /// That could not be written down; the old key proves what follows.
+    pub(crate) async fn begin_stretch(
+        &self,
+        profile: ProfileName,
+        nonce: &[u8],
+        id: &[u8],
+        key: LogKey,
+    ) -> Result<(), LogError> {
+        let mark = KeyMark { nonce: hex::encode(nonce), id: hex::encode(id) };
+        let mark = Mark::Key { profile, key: mark };
+        self.write(move |log| log.begin_stretch(&mark, key)).await
+    }
+
+    /// Writes down that the log is not what was written, from an entry on.
+    ///
+    /// # Errors
+    /// It could not be written, and is lost.
+    pub(crate) async fn tell_broken(&self, sequence: u64, reason: String) -> Result<(), LogError> {
+        let mark = Mark::Broken { sequence, reason };
+        self.write(move |log| log.append(&[Entry::Own { unix_ms: unix_ms_now(), mark: &mark }])).await
+    }
+
+    /// Whether the log holds this point, or removed it because of its age.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub(crate) async fn holds(&self, point: AuditPoint) -> Result<bool, LogError> {
+        let folder = self.folder.clone();
+        self.read(move || read::holds(&folder, &point)).await
+    }
+
+    /// The entries that a call seeks, as many as fit into one answer.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub(crate) async fn search(&self, call: &AuditSearch) -> Result<AuditPage, LogError> {
+        let (folder, call) = (self.folder.clone(), call.clone());
+        self.read(move || search::search(&folder, &call)).await
+    }
+
+    /// Gives every successful read of a secret from entry `first` on to `each`; answers the last entry there is.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub(crate) async fn each_read(
+        &self,
+        first: u64,
+        each: impl FnMut(ReadEntry) + Send + 'static,
+    ) -> Result<u64, LogError> {
+        let folder = self.folder.clone();
+        self.read(move || search::each_read(&folder, first, each)).await
+    }
+
+    /// Where the log ends.
+    pub(crate) fn head(&self) -> AuditPoint {
+        let End { next, link } = self.known().end;
+        AuditPoint { sequence: next - 1, link: *link.as_bytes() }
     }
 
     /// Where the log stands, and whether it can be written.
@@ -269,7 +362,9 @@ mod tests {
     fn audit(free: usize) -> (tempfile::TempDir, Arc<SmallDisk>, Audit) {
         let home = tempfile::tempdir().unwrap();
         let disk = SmallDisk::with(free);
-        let audit = Audit::open_on(&home.path().join("audit"), Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+        let audit =
+            Audit::open_on(&home.path().join("audit"), Arc::clone(&disk) as Arc<dyn Disk>, Rotation::NEVER)
+                .unwrap();
         (home, disk, audit)
     }
 
@@ -282,14 +377,16 @@ mod tests {
         assert_eq!(lines.iter().map(|line| line.sequence).collect::<Vec<_>>(), [3, 4]);
         assert!(lines[1].json.contains(r#""recorder":{"by":"daemon-profile"}"#), "{}", lines[1].json);
         assert_eq!(audit.tail(&AuditTail { count: 2, after: Some(4) }).await.unwrap().len(), 0);
-        assert_eq!(audit.verify().await.unwrap(), AuditReport { entries: 4, fault: None });
+        let report = audit.verify(Keys::new()).await.unwrap();
+        assert_eq!((report.entries, report.fault), (4, None));
         assert_eq!(audit.status(), Standing { next_sequence: 5, failing: None, missing: 0 });
     }
 
     #[tokio::test]
     async fn an_empty_log_is_whole() {
         let (_home, _, audit) = audit(usize::MAX);
-        assert_eq!(audit.verify().await.unwrap(), AuditReport { entries: 0, fault: None });
+        let empty = AuditReport { entries: 0, fault: None, unproved: Vec::new() };
+        assert_eq!(audit.verify(Keys::new()).await.unwrap(), empty);
         assert_eq!(audit.tail(&AuditTail { count: 5, after: None }).await.unwrap().len(), 0);
     }
 
@@ -314,13 +411,13 @@ mod tests {
         fs::write(&path, [&fs::read(&path).unwrap()[..], b"{"].concat()).unwrap();
 
         disk.free.store(0, SeqCst);
-        let audit = Audit::open_on(&folder, Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+        let audit = Audit::open_on(&folder, Arc::clone(&disk) as Arc<dyn Disk>, Rotation::NEVER).unwrap();
         assert!(audit.status().failing.unwrap().contains("000001.jsonl"));
         assert!(audit.record(SECRETS, record(1, 1)).await.is_err());
         disk.free.store(usize::MAX, SeqCst);
         audit.record(SECRETS, record(1, 1)).await.unwrap();
         assert_eq!(audit.status(), Standing { next_sequence: 4, failing: None, missing: 0 });
-        assert_eq!(audit.verify().await.unwrap().fault, None);
+        assert_eq!(audit.verify(Keys::new()).await.unwrap().fault, None);
     }
 
     #[tokio::test]
@@ -348,7 +445,7 @@ mod tests {
         let content = fs::read_to_string(&path).unwrap();
         let kept: usize = content.lines().take(3).map(|line| line.len() + 1).sum();
         fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(kept as u64).unwrap();
-        assert_eq!(audit.verify().await.unwrap().fault.unwrap().sequence, 4);
+        assert_eq!(audit.verify(Keys::new()).await.unwrap().fault.unwrap().sequence, 4);
     }
 
     #[tokio::test]

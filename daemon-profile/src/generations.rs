@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use core_crypto::private_fs::{self, PrivateFsError};
+use core_crypto::private_fs::PrivateFsError;
 use core_types::ProfileName;
 use core_types::protocol::profile::{Operation, Outcome, SecretOperationAudit};
 use tokio::sync::Mutex as FairMutex;
+
+use crate::kept::{self, Found, KeepError};
 
 /// Largest file, in bytes: more than a thousand of the longest names fit in.
 const FILE_BYTES_MAX: usize = 1 << 18;
@@ -33,17 +35,13 @@ impl Generations {
     /// # Errors
     /// The file is a link, somebody else's, or writable by others.
     pub(crate) fn open(path: &Path) -> Result<Self, PrivateFsError> {
-        let known = match private_fs::read_limited(path, FILE_BYTES_MAX) {
-            Ok(None) => BTreeMap::new(),
-            Ok(Some(bytes)) => serde_json::from_slice(&bytes).unwrap_or_else(|_| {
-                tracing::error!("{} is damaged: what it knew of vaults is forgotten", path.display());
-                BTreeMap::new()
-            }),
-            Err(error @ (PrivateFsError::Io { .. } | PrivateFsError::TooLarge { .. })) => {
-                tracing::error!("{error}: what it knew of vaults is forgotten");
+        let known = match kept::read(path, FILE_BYTES_MAX, |bytes| serde_json::from_slice(bytes).ok())? {
+            Found::Nothing => BTreeMap::new(),
+            Found::Damaged => {
+                tracing::error!("what was known of vaults is forgotten");
                 BTreeMap::new()
             }
-            Err(error) => return Err(error),
+            Found::State(known) => known,
         };
         Ok(Self(Arc::new(FairMutex::new(Kept { path: path.to_owned(), known }))))
     }
@@ -92,21 +90,14 @@ impl Kept {
     }
 
     fn write(&self) -> Result<(), KeepError> {
-        Ok(private_fs::write_atomic(&self.path, &serde_json::to_vec(&self.known)?)?)
+        kept::write(&self.path, serde_json::to_vec(&self.known))
     }
-}
-
-/// What is known could not be kept.
-#[derive(Debug, thiserror::Error)]
-enum KeepError {
-    #[error(transparent)]
-    Encode(#[from] serde_json::Error),
-    #[error(transparent)]
-    Write(#[from] PrivateFsError),
 }
 
 #[cfg(test)]
 mod tests {
+    use core_crypto::private_fs;
+
     use super::*;
     use crate::audit::samples;
 

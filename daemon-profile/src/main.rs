@@ -4,6 +4,9 @@ mod attempts;
 mod audit;
 mod backoff;
 mod generations;
+mod keeper;
+mod kept;
+mod last_reads;
 mod service;
 
 use std::process::ExitCode;
@@ -17,8 +20,10 @@ fn main() -> ExitCode {
     let daemon = Daemon {
         name: PROFILE,
         version: env!("CARGO_PKG_VERSION"),
-        topics: &[Topic::BusIncident],
+        topics: &[Topic::BusIncident, Topic::ProfileState],
         keep_core_limit: false,
     };
-    core_daemon::run(daemon, |context| ProfileDaemon::open(&context.paths, &context.config))
+    core_daemon::run(daemon, |context| {
+        Ok(ProfileDaemon::open(&context.paths, &context.config)?.kept_with(context.bus))
+    })
 }

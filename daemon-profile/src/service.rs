@@ -1,6 +1,7 @@
 //! What `daemon-profile` answers, and to whom.
 
 use core_daemon::{Answer, Caller, Serve, StartError, answer};
+use core_ipc::BusClient;
 use core_types::ProfileName;
 use core_types::config::{AuditMode, Config};
 use core_types::header::Sender;
@@ -8,16 +9,18 @@ use core_types::name::{DaemonName, LAUNCHER, SECRETS};
 use core_types::paths::Paths;
 use core_types::protocol::bus::{Incident, Misdeed};
 use core_types::protocol::profile::{
-    AuditState, BeginUnlock, EndUnlock, Operation, Outcome, ProfileDenial, ProfileRequest, ProfileService,
-    Record, SecretOperationAudit, UnlockDelay,
+    AuditPoint, AuditReport, AuditState, BeginUnlock, EndUnlock, Operation, Outcome, ProfileDenial,
+    ProfileRequest, ProfileService, Record, SecretOperationAudit, UnlockDelay,
 };
-use core_types::protocol::secrets::Gate;
+use core_types::protocol::secrets::{Gate, ProfileChanged};
 use core_types::protocol::{Topic, decode};
 use tokio::sync::mpsc;
 
 use crate::attempts::Attempts;
-use crate::audit::{Audit, LogError, Standing, unix_ms_now};
+use crate::audit::{Audit, LogError, ProofKeys, Standing, unix_ms_now};
 use crate::generations::Generations;
+use crate::keeper::Keeper;
+use crate::last_reads::LastReads;
 
 /// Most incidents that wait to be written; what comes while so many wait is only logged.
 const INCIDENTS_MAX: usize = 64;
@@ -34,6 +37,8 @@ pub(crate) struct ProfileDaemon {
     audit: Audit,
     incidents: mpsc::Sender<SecretOperationAudit>,
     modes: Modes,
+    last_reads: LastReads,
+    keeper: Option<Keeper>,
 }
 
 /// What `pds status` says of the modes.
@@ -57,10 +62,19 @@ impl ProfileDaemon {
     pub(crate) fn open(paths: &Paths, config: &Config) -> Result<Self, StartError> {
         let attempts = Attempts::open(&paths.unlock_attempts())?;
         let generations = Generations::open(&paths.generations())?;
-        let audit = Audit::open(&paths.audit()).map_err(|error| StartError::Service(error.to_string()))?;
+        let audit = Audit::open(&paths.audit(), &config.audit)
+            .map_err(|error| StartError::Service(error.to_string()))?;
         let (incidents, waiting) = mpsc::channel(INCIDENTS_MAX);
         tokio::spawn(write_incidents(audit.clone(), waiting));
-        Ok(Self { attempts, generations, audit, incidents, modes: Modes::from(config) })
+        let last_reads = LastReads::open(&paths.last_reads())?;
+        tokio::spawn(last_reads.clone().catch_up(audit.clone()));
+        let modes = Modes::from(config);
+        Ok(Self { attempts, generations, last_reads, audit, incidents, modes, keeper: None })
+    }
+
+    /// The same, with the vaults vouching for the log.
+    pub(crate) fn kept_with(self, bus: BusClient) -> Self {
+        Self { keeper: Some(Keeper::start(self.audit.clone(), bus)), ..self }
     }
 
     async fn begin_unlock(&self, call: &BeginUnlock, sender: &Sender) -> Result<UnlockDelay, ProfileDenial> {
@@ -80,6 +94,34 @@ impl ProfileDaemon {
         AuditState { next_sequence, failing, mode: self.modes.mode, modes: self.modes.own.clone(), missing }
     }
 
+    async fn verify(&self) -> Result<AuditReport, LogError> {
+        match &self.keeper {
+            Some(keeper) => keeper.verify().await,
+            None => self.audit.verify(ProofKeys::new()).await,
+        }
+    }
+
+    async fn sync(&self, sender: &Sender) -> Result<(), ProfileDenial> {
+        only(&RECORDERS, sender)?;
+        self.audit.sync().await.map_err(log_failed)
+    }
+
+    /// Where the log ends on the disk.
+    async fn head(&self, sender: &Sender) -> Result<AuditPoint, ProfileDenial> {
+        only(&UNLOCKERS, sender)?;
+        let head = self.audit.head();
+        self.audit.sync().await.map_err(log_failed)?;
+        Ok(head)
+    }
+
+    fn profile_changed(&self, body: &[u8]) {
+        match (decode::<ProfileChanged>(body), &self.keeper) {
+            (Ok(change), Some(keeper)) => keeper.changed(change),
+            (Ok(_), None) => {}
+            (Err(error), _) => tracing::error!(%error, "a change of a profile was not understood"),
+        }
+    }
+
     async fn record(&self, call: &Record, sender: &Sender) -> Result<(), ProfileDenial> {
         let by = only(&RECORDERS, sender)?;
         let count = u64::try_from(call.entries.len()).map_err(|_| ProfileDenial::Invalid)?;
@@ -87,6 +129,10 @@ impl ProfileDaemon {
         self.audit.record(by, call.clone()).await.map_err(log_failed)?;
         if by == SECRETS {
             self.generations.learn(&call.entries).await;
+            self.last_reads.learn(&call.entries, self.audit.head().sequence);
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.written();
         }
         Ok(())
     }
@@ -116,16 +162,21 @@ impl Serve for ProfileDaemon {
             ProfileRequest::AuditTail(call) => {
                 answer(&call, self.audit.tail(&call).await.map_err(log_failed))
             }
-            ProfileRequest::AuditVerify(call) => answer(&call, self.audit.verify().await.map_err(log_failed)),
+            ProfileRequest::AuditVerify(call) => answer(&call, self.verify().await.map_err(log_failed)),
             ProfileRequest::AuditStatus(call) => answer(&call, Ok(self.status())),
-            ProfileRequest::AuditSync(call) => answer(&call, self.audit.sync().await.map_err(log_failed)),
+            ProfileRequest::AuditSync(call) => answer(&call, self.sync(sender).await),
+            ProfileRequest::AuditHead(call) => answer(&call, self.head(sender).await),
+            ProfileRequest::AuditSearch(call) => {
+                answer(&call, self.audit.search(&call).await.map_err(log_failed))
+            }
+            ProfileRequest::LastReads(call) => answer(&call, Ok(self.last_reads.page(&call))),
         }
     }
 
     fn event(&self, topic: Topic, body: &[u8], _: &Sender) {
         match topic {
             Topic::BusIncident => self.incident(body),
-            Topic::ProfileState => {}
+            Topic::ProfileState => self.profile_changed(body),
         }
     }
 
@@ -133,6 +184,9 @@ impl Serve for ProfileDaemon {
         // All places are free only when every incident has been taken to be written, and so is before `close` in
         // the log's queue.
         let _places = self.incidents.reserve_many(INCIDENTS_MAX).await;
+        let last_reads = self.last_reads.clone();
+        // What is not kept is learned from the log again.
+        let _ = tokio::task::spawn_blocking(move || last_reads.keep()).await;
         self.audit.close().await;
     }
 }

@@ -10,6 +10,7 @@ mod crud;
 mod factors;
 mod fields;
 mod history;
+mod log_keys;
 mod neighbours;
 mod operations;
 mod proofs;

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use core_daemon::{AuditQueue, NotDurable, Room};
-use core_ipc::{BusClient, CallError};
+use core_ipc::{BusClient, CallError, CallOptions};
 use core_types::ProfileName;
 use core_types::header::Refusal;
 use core_types::protocol::Topic;
-use core_types::protocol::profile::{BeginUnlock, EndUnlock, SecretOperationAudit};
+use core_types::protocol::profile::{AuditHead, AuditPoint, BeginUnlock, EndUnlock, SecretOperationAudit};
 use core_types::protocol::secrets::ProfileChanged;
+
+/// How long a lock waits to hear where the audit log stands.
+const AUDIT_HEAD_WAIT: Duration = Duration::from_millis(300);
 
 /// `daemon-profile` could not be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub(crate) trait Neighbours: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(Duration, u64), Unreachable>> + Send;
     /// Says how an attempt ended.
     fn end_unlock(&self, profile: &ProfileName, right: bool) -> impl Future<Output = ()> + Send;
+    /// Where the audit log stands; `None` if `daemon-profile` does not say so at once.
+    fn audit_head(&self) -> impl Future<Output = Option<AuditPoint>> + Send;
     /// Keeps room for the record of a change that is about to be made.
     fn room(&self, profile: &ProfileName) -> Result<Room, NotDurable>;
     /// Hands over entries for the audit log, which are about one attempt; answered when they are as safe as the
@@ -63,6 +68,11 @@ impl Neighbours for OverTheBus {
             // The attempt counts as wrong there, which costs the next one a short wait.
             tracing::warn!(%error, "daemon-profile was not told how an unlock attempt ended");
         }
+    }
+
+    async fn audit_head(&self) -> Option<AuditPoint> {
+        let options = CallOptions { deadline: AUDIT_HEAD_WAIT, descriptors: Vec::new() };
+        self.bus.call_with(&AuditHead {}, options).await.ok()
     }
 
     fn room(&self, profile: &ProfileName) -> Result<Room, NotDurable> {

@@ -1,5 +1,6 @@
 //! What `daemon-secrets` answers: one arm per request, each to the function of its name.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use core_crypto::kdf::Argon2Params;
@@ -30,6 +31,8 @@ pub(crate) struct SecretsDaemon<N> {
     /// Held while a file of someone else is read or written, which may take as long as that side likes: it then keeps
     /// one thread, and not all.
     pub(crate) backups: FairMutex<()>,
+    /// Folder of what each vault remembers of the audit log.
+    pub(crate) audit_anchors: PathBuf,
 }
 
 impl SecretsDaemon<OverTheBus> {
@@ -68,6 +71,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             kdf_cost,
             derivation: FairMutex::default(),
             backups: FairMutex::default(),
+            audit_anchors: paths.audit_anchors(),
         }
     }
 }
@@ -107,6 +111,8 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Move(call) => answer(&call, self.rename(&call, sender).await),
             SecretsRequest::AcceptRollback(call) => answer(&call, self.accept_rollback(&call, sender).await),
             SecretsRequest::Rules(call) => answer(&call, self.rules_state(sender).await),
+            SecretsRequest::AuditKey(call) => answer(&call, self.audit_key(&call, sender).await),
+            SecretsRequest::AuditAnchor(call) => answer(&call, self.audit_anchor(&call, sender).await),
             SecretsRequest::Protection(call) => answer(&call, self.protection(sender).await),
             SecretsRequest::Backup(call) => {
                 answer(&call, self.backup(&call, sender, caller.descriptors, deadline).await)
@@ -139,11 +145,10 @@ pub(crate) mod tests {
     use core_types::WireSecret;
     use core_types::header::Sender;
     use core_types::name::ProfileName;
-    use core_types::protocol::profile::{Operation, Outcome, SecretOperationAudit};
+    use core_types::protocol::profile::{AuditPoint, Operation, Outcome, SecretOperationAudit};
     use core_types::protocol::secrets::{
         FactorProof, Get, Init, ProfileChanged, SecretsDenial, Set, Unlock, Unlocked,
     };
-    use std::path::PathBuf;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
@@ -178,6 +183,9 @@ pub(crate) mod tests {
         async fn end_unlock(&self, _: &ProfileName, right: bool) {
             self.under_way.fetch_sub(1, Ordering::SeqCst);
             self.ended.lock().unwrap().push(right);
+        }
+        async fn audit_head(&self) -> Option<AuditPoint> {
+            None
         }
         fn room(&self, _: &ProfileName) -> Result<Room, NotDurable> {
             match self.unwritable.load(Ordering::SeqCst) {

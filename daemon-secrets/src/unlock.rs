@@ -184,6 +184,9 @@ impl<N: Neighbours> SecretsDaemon<N> {
 
     /// Locks a profile and makes it known; `false` if it was locked.
     pub(crate) async fn lock_one(&self, profile: &ProfileName) -> bool {
+        if self.vaults.status(profile) == ProfileStatus::Unlocked {
+            self.anchor_before_lock(profile).await;
+        }
         let locked = self.vaults.lock(profile).await;
         if locked {
             tracing::info!(%profile, "locked");

@@ -157,7 +157,7 @@ impl Waiting {
     }
 
     /// Keeps the number of entries that a kill would lose.
-    fn note_unwritten(&mut self) {
+    pub(crate) fn note_unwritten(&mut self) {
         let unwritten = self.window.iter().filter(|(file, _)| file.is_none()).count() as u64;
         self.tally.set(unwritten + self.missing.count);
     }
@@ -206,9 +206,11 @@ impl Waiting {
             return None;
         }
         let Missing { count, since_unix_ms, until_unix_ms } = std::mem::take(&mut self.missing);
-        let reason = format!(
-            "there was room for these entries neither in a file nor in memory, from {since_unix_ms} to {until_unix_ms} (milliseconds of the Unix epoch)"
-        );
+        let when = match since_unix_ms {
+            0 => "when the process before this one was killed".to_owned(),
+            since => format!("from {since} to {until_unix_ms} (milliseconds of the Unix epoch)"),
+        };
+        let reason = format!("there was room for these entries neither in a file nor in memory, {when}");
         let entry =
             SecretOperationAudit::new(until_unix_ms, Operation::Gap, recorder, Outcome::Failed { reason });
         Some(SecretOperationAudit { missing: Some(count), ..entry })

@@ -233,6 +233,74 @@ pub struct Record {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AuditSync {}
 
+/// Asks where the log ends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditHead {}
+
+/// An entry and all before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditPoint {
+    /// The entry's sequence number; 0 before the first.
+    pub sequence: u64,
+    /// The hash after it.
+    pub link: [u8; 32],
+}
+
+/// Asks for the entries of one kind, from the oldest on, page by page.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditSearch {
+    /// Only entries after this sequence number; 0 for all.
+    pub after: u64,
+    /// Only those of this profile.
+    pub profile: Option<ProfileName>,
+    /// Only those about this secret.
+    pub subject: Option<String>,
+    /// Only those of this requester, by name.
+    pub requester: Option<String>,
+    /// Only those that are not older, in milliseconds of the Unix epoch.
+    pub since_unix_ms: Option<u64>,
+}
+
+/// Answer to [`AuditSearch`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditPage {
+    /// What was found, in order.
+    pub lines: Vec<AuditLine>,
+    /// The entry that was looked at last; ask on from there.
+    pub looked_at: u64,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
+/// Asks when and by whom the secrets of a profile were read last.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LastReads {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Only of names after this one.
+    pub after: Option<String>,
+}
+
+/// When a secret was read last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRead {
+    /// The secret.
+    pub name: String,
+    /// When, in milliseconds of the Unix epoch.
+    pub unix_ms: u64,
+    /// Who read it.
+    pub requester: String,
+}
+
+/// Answer to [`LastReads`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastReadPage {
+    /// In the order of their names.
+    pub reads: Vec<LastRead>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
 /// Asks for the last entries of the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AuditTail {
@@ -262,6 +330,19 @@ pub struct AuditReport {
     pub entries: u64,
     /// The first fault, if there is one.
     pub fault: Option<AuditFault>,
+    /// The entries of which only the hashes could be checked, because nothing vouches for who wrote them.
+    pub unproved: Vec<Unproved>,
+}
+
+/// Entries that follow each other and of which only the hashes could be checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unproved {
+    /// The first.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+    /// The profile that would vouch for them if it were unlocked; none where no profile does.
+    pub profile: Option<ProfileName>,
 }
 
 /// Where a chain breaks.
@@ -319,5 +400,8 @@ service! {
         5 AuditVerify -> AuditReport,
         6 AuditStatus -> AuditState,
         7 AuditSync -> (),
+        8 AuditHead -> AuditPoint,
+        9 AuditSearch -> AuditPage,
+        10 LastReads -> LastReadPage,
     }
 }

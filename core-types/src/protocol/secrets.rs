@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::profile::AuditPoint;
 use super::service;
 use crate::factor::AGENT_NONCE_BYTES;
 pub use crate::factor::{FactorKind, FactorLabel, FactorPolicy, UnsupportedKey};
@@ -690,6 +691,35 @@ pub struct RulesState {
     pub problem: Option<String>,
 }
 
+/// Asks for a key of the audit log, and for what it was anchored to last. Only `daemon-profile` may.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditKey {
+    /// The unlocked profile.
+    pub profile: ProfileName,
+    /// What stands in the log, and makes the key another one each time.
+    pub nonce: [u8; 16],
+}
+
+/// Answer to [`AuditKey`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AuditKeys {
+    /// The key.
+    pub key: WireSecret,
+    /// Tells the vault's keys from those that it has after a rekey.
+    pub id: [u8; 8],
+    /// Where the log stood when it was anchored to this vault last.
+    pub anchor: Option<AuditPoint>,
+}
+
+/// Anchors the audit log to an unlocked vault. Only `daemon-profile` may.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditAnchor {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Where the log stands.
+    pub point: AuditPoint,
+}
+
 /// Published on [`super::Topic::ProfileState`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProfileChanged {
@@ -729,6 +759,8 @@ service! {
         34 InspectBackup -> BackupSheet,
         33 Protection -> MemoryProtection,
         35 Rules -> RulesState,
+        50 AuditKey -> AuditKeys,
+        51 AuditAnchor -> (),
         #[cfg(feature = "ipc-field-encryption")]
         32 FieldKey -> WireSecret,
     }

@@ -1,12 +1,17 @@
 //! The check of the chain, pure: lines in, the first fault out.
 //!
-//! A plain hash chain shows every change before its last entry. A cut tail, or a change of the last entry, shows
-//! only to who knows where the log ends: the running daemon does, a file alone does not tell.
+//! A plain hash chain shows every change before its last entry, unless all hashes after it were made anew. The proofs
+//! show that too, to who can make the keys again: whoever changed an entry did not have its key any more. A cut tail
+//! shows to who knows where the log ends, and by the proof of the entry that is written after it.
+
+use std::collections::BTreeMap;
 
 use core_crypto::hash_chain::Link;
-use core_types::protocol::profile::{AuditFault, AuditReport};
+use core_crypto::log_key::LogKey;
+use core_types::ProfileName;
+use core_types::protocol::profile::{AuditFault, AuditReport, Unproved};
 
-use super::line::{Head, Torn};
+use super::line::{Head, Torn, is_proved};
 
 /// Longest piece of a file that is kept in memory, in bytes: an entry is far shorter, a torn piece may be longer.
 pub(crate) const PIECE_BYTES_MAX: usize = 4 << 20;
@@ -25,17 +30,31 @@ impl End {
     pub(crate) const EMPTY: Self = Self { next: 1, link: Link::GENESIS };
 }
 
+/// The keys that can be made again, by the number of the entry that each begins after.
+pub(crate) type Keys = BTreeMap<u64, LogKey>;
+
 /// Follows a chain from its first line on.
 pub(crate) struct Verifier {
     end: End,
+    entries: u64,
     /// Lines that are no entries, until the entry that marks them as torn.
     pending: Option<Vec<u8>>,
+    /// Where the first line begins, if that is not the beginning of a log: until an entry says that what was before
+    /// was removed because of its age.
+    unvouched: Option<End>,
+    keys: Keys,
+    /// The key of the entry to come, where it is known, and the profile that has it.
+    key: Option<LogKey>,
+    profile: Option<ProfileName>,
+    unproved: Vec<Unproved>,
 }
 
 impl Verifier {
-    /// A check that has seen nothing yet.
-    pub(crate) fn new() -> Self {
-        Self { end: End::EMPTY, pending: None }
+    /// A check that has seen nothing yet, and can check proofs with these keys.
+    pub(crate) fn new(keys: Keys) -> Self {
+        let (key, profile) = (None, None);
+        let (pending, unvouched, unproved) = (None, None, Vec::new());
+        Self { end: End::EMPTY, entries: 0, pending, unvouched, keys, key, profile, unproved }
     }
 
     /// How far the chain has been found good.
@@ -48,19 +67,30 @@ impl Verifier {
     /// # Errors
     /// The chain breaks here; nothing more may be given.
     pub(crate) fn line(&mut self, line: &[u8]) -> Result<(), AuditFault> {
+        self.follow(line).map_err(|fault| self.not_the_beginning().unwrap_or(fault))
+    }
+
+    fn follow(&mut self, line: &[u8]) -> Result<(), AuditFault> {
         let Some(head) = Head::parse(line) else { return self.not_an_entry(line) };
+        if self.entries == 0 && head.sequence > 1 && self.pending.is_none() {
+            self.end = End { next: head.sequence, link: head.previous };
+            self.unvouched = Some(self.end);
+        }
         self.check_torn(head.torn.as_ref())?;
         self.check_sequence(&head)?;
         if head.previous != self.end.link {
             return Err(self.broken_link());
         }
+        self.check_proof(&head, line)?;
         self.end = End { next: head.sequence + 1, link: self.end.link.next(line) };
-        Ok(())
+        self.entries += 1;
+        self.take_note(head)
     }
 
     /// Ends the check. With `expected`, the chain must end just there.
     pub(crate) fn finish(self, expected: Option<End>) -> AuditReport {
         let fault = match (&self.pending, expected) {
+            _ if self.unvouched.is_some() => self.not_the_beginning(),
             (Some(_), _) => Some(self.unreadable()),
             (None, Some(expected)) if self.end.next < expected.next => {
                 Some(fault(self.end.next, "it is missing: the log ends before it".to_owned()))
@@ -75,7 +105,49 @@ impl Verifier {
 
     /// The report of a check that ended with `fault`.
     pub(crate) fn report(&self, fault: Option<AuditFault>) -> AuditReport {
-        AuditReport { entries: self.end.next - 1, fault }
+        AuditReport { entries: self.entries, fault, unproved: self.unproved.clone() }
+    }
+
+    fn check_proof(&mut self, head: &Head, line: &[u8]) -> Result<(), AuditFault> {
+        let sequence = head.sequence;
+        match &mut self.key {
+            Some(key) if is_proved(key, &self.end.link, line) => key.advance(),
+            Some(_) => {
+                return Err(fault(sequence, "it is not proved: another than this log wrote it".to_owned()));
+            }
+            None => match self.unproved.last_mut() {
+                Some(last) if last.last + 1 == sequence && last.profile == self.profile => {
+                    last.last = sequence
+                }
+                _ => {
+                    let profile = self.profile.clone();
+                    self.unproved.push(Unproved { first: sequence, last: sequence, profile });
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// Takes over what an entry says of the log.
+    fn take_note(&mut self, head: Head) -> Result<(), AuditFault> {
+        if let Some((profile, _)) = head.key {
+            self.key = self.keys.remove(&head.sequence);
+            self.profile = Some(profile);
+        }
+        if let (Some(kept), Some(beginning)) = (head.kept, self.unvouched)
+            && (kept.sequence, kept.previous) == (beginning.next, beginning.link.to_hex())
+        {
+            self.unvouched = None;
+        }
+        match head.broken {
+            Some((sequence, reason)) => Err(fault(sequence, reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn not_the_beginning(&self) -> Option<AuditFault> {
+        let next = self.unvouched?.next;
+        Some(fault(1, format!("it is missing: the log begins with entry {next}")))
     }
 
     fn not_an_entry(&mut self, line: &[u8]) -> Result<(), AuditFault> {
@@ -141,8 +213,13 @@ mod tests {
     use super::super::line::{Entry, samples, write_line};
     use super::*;
 
+    fn intact(entries: u64) -> AuditReport {
+        let unproved = Unproved { first: 1, last: entries, profile: None };
+        AuditReport { entries, fault: None, unproved: Vec::from_iter((entries > 0).then_some(unproved)) }
+    }
+
     fn verify<'a>(lines: impl IntoIterator<Item = &'a Vec<u8>>, expected: Option<End>) -> AuditReport {
-        let mut verifier = Verifier::new();
+        let mut verifier = Verifier::new(Keys::new());
         for line in lines {
             if let Err(fault) = verifier.line(line) {
                 return verifier.report(Some(fault));
@@ -163,7 +240,7 @@ mod tests {
     fn an_untouched_log_is_whole() {
         for count in [0, 1, 2, 200] {
             let lines = samples::lines(count);
-            assert_eq!(verify(&lines, None), AuditReport { entries: count, fault: None });
+            assert_eq!(verify(&lines, None), intact(count));
             assert_eq!(verify(&lines, Some(end_of(&lines))).fault, None);
         }
     }
@@ -228,10 +305,10 @@ mod tests {
             assert_eq!(faulty_sequence(&lines), Some(4), "not marked yet");
             let mut marker = Vec::new();
             let entry = Entry::Torn { unix_ms: 0, torn: &torn };
-            write_line(&mut marker, 4, end_of(&whole).link, &entry).unwrap();
+            write_line(&mut marker, 4, end_of(&whole).link, &entry, None).unwrap();
             marker.pop();
             lines.push(marker);
-            assert_eq!(verify(&lines, None), AuditReport { entries: 4, fault: None });
+            assert_eq!(verify(&lines, None), intact(4));
 
             let mut edited = lines.clone();
             edited[3].push(b'x');
@@ -244,7 +321,7 @@ mod tests {
 
     #[test]
     fn bytes_without_end_are_a_fault_and_not_kept() {
-        let mut verifier = Verifier::new();
+        let mut verifier = Verifier::new(Keys::new());
         let line = vec![0; PIECE_BYTES_MAX / 2];
         assert!(verifier.line(&line).is_ok());
         assert_eq!(verifier.line(&line).unwrap_err().sequence, 1);

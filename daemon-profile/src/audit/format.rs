@@ -4,7 +4,7 @@ use core_crypto::hash_chain::Link;
 use core_types::protocol::profile::Outcome;
 use core_types::protocol::secrets::Gate;
 
-use super::chain::Verifier;
+use super::chain::{Keys, Verifier};
 use super::line::{Entry, Recorder, Torn, samples, write_line};
 
 const DESCRIPTION: &str = include_str!("../../../docs/audit-log.md");
@@ -26,7 +26,7 @@ fn example() -> (Vec<String>, Vec<Link>) {
     let (mut lines, mut links) = (Vec::new(), vec![Link::GENESIS]);
     for (sequence, entry) in (1..).zip(&entries) {
         let mut line = Vec::new();
-        links.push(write_line(&mut line, sequence, links[links.len() - 1], entry).unwrap());
+        links.push(write_line(&mut line, sequence, links[links.len() - 1], entry, None).unwrap());
         lines.push(String::from_utf8(line).unwrap().trim_end().to_owned());
     }
     // User and process of the test are not those of the description.
@@ -51,7 +51,7 @@ fn the_example_of_the_description_is_what_is_written() {
 #[test]
 fn the_example_of_the_description_is_a_whole_log() {
     let block = DESCRIPTION.split("```jsonl\n").nth(1).unwrap().split("```").next().unwrap();
-    let mut verifier = Verifier::new();
+    let mut verifier = Verifier::new(Keys::new());
     for line in block.lines() {
         verifier.line(line.as_bytes()).unwrap();
     }

@@ -1,7 +1,8 @@
 //! One entry of the audit log as one line of JSON, and what is read back from such a line.
 
 use core_crypto::hash_chain::Link;
-use core_types::name::PROFILE;
+use core_crypto::log_key::{LogKey, PROOF_BYTES};
+use core_types::name::{PROFILE, ProfileName};
 use core_types::protocol::profile::{
     ChildRecord, LockCause, Operation, Outcome, Requester, SecretOperationAudit,
 };
@@ -12,6 +13,8 @@ use super::text;
 
 /// Name of the operation of an entry that marks a torn line.
 const TORN_LINE: &str = "torn-line";
+/// What stands before the proof at the end of a line, and what after it.
+const PROOF_FIELD: (&str, &str) = (",\"proof\":\"", "\"}");
 
 /// An entry before it has a place in the chain.
 #[derive(Debug)]
@@ -30,6 +33,52 @@ pub(crate) enum Entry<'a> {
         /// The bytes.
         torn: &'a Torn,
     },
+    /// Something of the log's own.
+    Own {
+        /// When, in milliseconds of the Unix epoch.
+        unix_ms: u64,
+        /// What.
+        mark: &'a Mark,
+    },
+}
+
+/// What the log says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The entries after this one are proved with a key of a profile's vault.
+    Key {
+        /// The profile.
+        profile: ProfileName,
+        /// Which key.
+        key: KeyMark,
+    },
+    /// The log is not what was written.
+    Broken {
+        /// The first entry that is not.
+        sequence: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Entries were removed because of their age.
+    Removed(Kept),
+}
+
+/// Which key of a vault proves the entries from here on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyMark {
+    /// What makes it another one than those before, in hex.
+    pub(crate) nonce: String,
+    /// Tells the vault's keys from those that it has after a rekey, in hex.
+    pub(crate) id: String,
+}
+
+/// The first entry that was kept when older ones were removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// Its sequence number.
+    pub(crate) sequence: u64,
+    /// Hash of the entry before it.
+    pub(crate) previous: String,
 }
 
 /// Which daemon handed an entry to the log, and as which of its own: that makes a repetition known.
@@ -89,6 +138,13 @@ pub(crate) struct Head {
     pub(crate) recorder: Option<Recorder>,
     /// The bytes it marks as torn.
     pub(crate) torn: Option<Torn>,
+    /// The key that it begins, with its profile.
+    pub(crate) key: Option<(ProfileName, KeyMark)>,
+    /// The entry that it says is not what was written, and why.
+    pub(crate) broken: Option<(u64, String)>,
+    /// The first entry that it says was kept.
+    pub(crate) kept: Option<Kept>,
+    time: Option<String>,
 }
 
 impl Head {
@@ -97,8 +153,37 @@ impl Head {
         let raw: RawHead = serde_json::from_slice(line).ok()?;
         let previous = Link::from_hex(&raw.previous).ok()?;
         let in_range = (1..u64::MAX).contains(&raw.sequence);
-        in_range.then_some(Self { sequence: raw.sequence, previous, recorder: raw.recorder, torn: raw.torn })
+        let profile = raw.profile.and_then(|profile| ProfileName::parse(profile).ok());
+        in_range.then_some(Self {
+            sequence: raw.sequence,
+            previous,
+            recorder: raw.recorder,
+            torn: raw.torn,
+            key: profile.zip(raw.key),
+            broken: raw.broken.map(|sequence| (sequence, raw.reason.unwrap_or_default())),
+            kept: raw.kept,
+            time: raw.time,
+        })
     }
+
+    /// When it happened, in milliseconds of the Unix epoch, where that can be read.
+    pub(crate) fn unix_ms(&self) -> Option<u64> {
+        let time: jiff::Timestamp = self.time.as_deref()?.parse().ok()?;
+        u64::try_from(time.as_millisecond()).ok()
+    }
+}
+
+/// Whether a line ends with the proof that `key` gives it.
+pub(crate) fn is_proved(key: &LogKey, previous: &Link, line: &[u8]) -> bool {
+    let length = PROOF_FIELD.0.len() + 2 * PROOF_BYTES + PROOF_FIELD.1.len();
+    let Some((proved, end)) = line.len().checked_sub(length).map(|at| line.split_at(at)) else {
+        return false;
+    };
+    end == proof_field(key, previous, proved).as_bytes()
+}
+
+fn proof_field(key: &LogKey, previous: &Link, proved: &[u8]) -> String {
+    format!("{}{}{}", PROOF_FIELD.0, hex::encode(key.proof(previous, proved)), PROOF_FIELD.1)
 }
 
 #[derive(Deserialize)]
@@ -107,6 +192,12 @@ struct RawHead {
     previous: String,
     recorder: Option<Recorder>,
     torn: Option<Torn>,
+    profile: Option<String>,
+    key: Option<KeyMark>,
+    broken: Option<u64>,
+    reason: Option<String>,
+    kept: Option<Kept>,
+    time: Option<String>,
 }
 
 /// The fields of a line, in the order in which they are written.
@@ -135,6 +226,12 @@ struct Fields<'a> {
     missing: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     torn: Option<&'a Torn>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a KeyMark>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<&'a Kept>,
     recorder: Recorder,
 }
 
@@ -169,7 +266,8 @@ impl<'a> From<&'a Requester> for RequesterFields<'a> {
     }
 }
 
-/// Adds `entry` to `buffer` as the line with this place in the chain, with its line feed. Gives the link to it.
+/// Adds `entry` to `buffer` as the line with this place in the chain, with its line feed, and with the proof of `key` if
+/// there is one. Gives the link to it.
 ///
 /// # Errors
 /// The entry cannot be shown as JSON (none of today's can fail).
@@ -178,13 +276,21 @@ pub(crate) fn write_line(
     sequence: u64,
     previous: Link,
     entry: &Entry<'_>,
+    key: Option<&LogKey>,
 ) -> Result<Link, serde_json::Error> {
     let start = buffer.len();
     let fields = match entry {
         Entry::Event { event, recorder } => event_fields(sequence, previous, event, recorder),
         Entry::Torn { unix_ms, torn } => torn_fields(sequence, previous, *unix_ms, torn),
+        Entry::Own { unix_ms, mark } => mark_fields(sequence, previous, *unix_ms, mark),
     };
     fields.serialize(&mut serde_json::Serializer::with_formatter(&mut *buffer, text::Ascii))?;
+    if let Some(key) = key {
+        // Without the brace that ends the object: the proof takes its place.
+        buffer.pop();
+        let field = proof_field(key, &previous, &buffer[start..]);
+        buffer.extend_from_slice(field.as_bytes());
+    }
     let link = previous.next(&buffer[start..]);
     buffer.push(b'\n');
     Ok(link)
@@ -217,16 +323,38 @@ fn event_fields<'a>(
         child: event.child.as_ref(),
         missing: event.missing,
         torn: None,
+        key: None,
+        broken: None,
+        kept: None,
         recorder: recorder.clone(),
     }
 }
 
 fn torn_fields(sequence: u64, previous: Link, unix_ms: u64, torn: &Torn) -> Fields<'_> {
+    let reason = "the line before this one was not written to its end";
+    Fields { torn: Some(torn), reason: Some(reason), ..own_fields(sequence, previous, unix_ms, TORN_LINE) }
+}
+
+fn mark_fields(sequence: u64, previous: Link, unix_ms: u64, mark: &Mark) -> Fields<'_> {
+    let own = |operation| own_fields(sequence, previous, unix_ms, operation);
+    match mark {
+        Mark::Key { profile, key } => {
+            Fields { outcome: "done", profile: Some(profile.as_str()), key: Some(key), ..own("key") }
+        }
+        Mark::Broken { sequence, reason } => {
+            Fields { broken: Some(*sequence), reason: Some(reason), ..own("broken") }
+        }
+        Mark::Removed(kept) => Fields { outcome: "done", kept: Some(kept), ..own("removed") },
+    }
+}
+
+/// The fields of an entry that the log makes itself.
+fn own_fields<'a>(sequence: u64, previous: Link, unix_ms: u64, operation: &'static str) -> Fields<'a> {
     Fields {
         sequence,
         previous: previous.to_hex(),
         time: rfc3339(unix_ms),
-        operation: OperationName::Own(TORN_LINE),
+        operation: OperationName::Own(operation),
         profile: None,
         subject: None,
         requester: RequesterFields {
@@ -238,12 +366,15 @@ fn torn_fields(sequence: u64, previous: Link, unix_ms: u64, torn: &Torn) -> Fiel
         },
         outcome: "failed",
         gate: None,
-        reason: Some("the line before this one was not written to its end"),
+        reason: None,
         generation: None,
         cause: None,
         child: None,
         missing: None,
-        torn: Some(torn),
+        torn: None,
+        key: None,
+        broken: None,
+        kept: None,
         recorder: Recorder::own(),
     }
 }
@@ -270,7 +401,6 @@ fn rfc3339(unix_ms: u64) -> String {
 pub(crate) mod samples {
     //! Entries for the tests of the log.
 
-    use core_types::ProfileName;
     use core_types::name::CLI;
 
     use super::*;
@@ -292,7 +422,7 @@ pub(crate) mod samples {
         let event = event(&format!("secret-{number}"));
         let recorder = Recorder::daemon("daemon-secrets", 0xabc, number);
         let mut line = Vec::new();
-        write_line(&mut line, sequence, previous, &Entry::Event { event: &event, recorder }).unwrap();
+        write_line(&mut line, sequence, previous, &Entry::Event { event: &event, recorder }, None).unwrap();
         line.pop();
         line
     }
@@ -320,7 +450,7 @@ mod tests {
     fn line_of(event: SecretOperationAudit) -> Vec<u8> {
         let mut line = Vec::new();
         let entry = Entry::Event { event: &event, recorder: Recorder::daemon(SECRETS, 7, 3) };
-        write_line(&mut line, 9, Link::GENESIS, &entry).unwrap();
+        write_line(&mut line, 9, Link::GENESIS, &entry, None).unwrap();
         assert_eq!(line.pop(), Some(b'\n'));
         line
     }
@@ -357,6 +487,43 @@ mod tests {
             let changed = line.replace("\"sequence\":9", &format!("\"sequence\":{sequence}"));
             assert_eq!(Head::parse(changed.as_bytes()), None, "{sequence}");
         }
+    }
+
+    #[test]
+    fn a_proved_line_is_proved_by_its_key_at_its_place_only() {
+        let (key, other) = (LogKey::of(&[1; 32]).unwrap(), LogKey::of(&[2; 32]).unwrap());
+        let event = samples::event("a");
+        let mut line = Vec::new();
+        let entry = Entry::Event { event: &event, recorder: Recorder::own() };
+        write_line(&mut line, 9, Link::GENESIS, &entry, Some(&key)).unwrap();
+        line.pop();
+        assert!(Head::parse(&line).is_some());
+        assert!(is_proved(&key, &Link::GENESIS, &line));
+        assert!(!is_proved(&other, &Link::GENESIS, &line));
+        assert!(!is_proved(&key, &Link::GENESIS.next(b""), &line));
+        for at in 0..line.len() {
+            let mut changed = line.clone();
+            changed[at] ^= 1;
+            assert!(!is_proved(&key, &Link::GENESIS, &changed), "{at}");
+        }
+        assert!(!is_proved(&key, &Link::GENESIS, b""));
+    }
+
+    #[test]
+    fn what_the_log_says_of_itself_is_read_back() {
+        let key = KeyMark { nonce: "00".to_owned(), id: "11".to_owned() };
+        let kept = Kept { sequence: 5, previous: Link::GENESIS.to_hex() };
+        let profile = ProfileName::parse("work").unwrap();
+        let head = |mark: Mark| {
+            let mut line = Vec::new();
+            let entry = Entry::Own { unix_ms: 0, mark: &mark };
+            write_line(&mut line, 9, Link::GENESIS, &entry, None).unwrap();
+            Head::parse(&line).unwrap()
+        };
+        assert_eq!(head(Mark::Key { profile: profile.clone(), key: key.clone() }).key, Some((profile, key)));
+        let broken = head(Mark::Broken { sequence: 4, reason: "r".to_owned() }).broken;
+        assert_eq!(broken, Some((4, "r".to_owned())));
+        assert_eq!(head(Mark::Removed(kept.clone())).kept, Some(kept));
     }
 
     #[test]

@@ -8,17 +8,21 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use core_crypto::log_key::LogKey;
 use core_crypto::private_fs;
+use core_types::config::AuditLog;
 use core_types::protocol::profile::Record;
 
 use super::LogError;
 use super::chain::End;
 use super::disk::Disk;
 use super::end::{Found, Tail};
-use super::line::{Entry, Recorder, write_line};
+use super::key_file::KeyFile;
+use super::line::{Entry, Kept, Mark, Recorder, write_line};
 use super::origins::Origins;
+use super::resume::resume;
 use super::segment::{FIRST, Segment};
 
 /// What [`Log::append`] did.
@@ -31,26 +35,71 @@ pub(crate) struct Appended {
     pub(crate) failure: Option<LogError>,
 }
 
+/// When a segment is left for the next, and how long it is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rotation {
+    /// Largest segment that is still written to, in bytes.
+    pub(crate) bytes: u64,
+    /// Age of the first entry after which it is not, in milliseconds.
+    pub(crate) age_ms: u64,
+    /// Age of the last entry after which it is removed, in milliseconds; `None` keeps all.
+    pub(crate) keep_ms: Option<u64>,
+}
+
+impl Rotation {
+    /// One segment for ever.
+    #[cfg(test)]
+    pub(crate) const NEVER: Self = Self { bytes: u64::MAX, age_ms: u64::MAX, keep_ms: None };
+}
+
+impl From<&AuditLog> for Rotation {
+    fn from(config: &AuditLog) -> Self {
+        let ms = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Self { bytes: config.segment_bytes, age_ms: ms(config.segment_age), keep_ms: config.keep.map(ms) }
+    }
+}
+
+/// The file that is written to.
+struct Current {
+    segment: Segment,
+    file: Arc<File>,
+    /// When its first entry happened, once it has one.
+    began_unix_ms: Option<u64>,
+}
+
+/// The key of the entry to come, and its file.
+struct Proving {
+    key: LogKey,
+    file: KeyFile,
+}
+
 /// The log, as the one who writes it sees it.
 pub(crate) struct Log {
     folder: PathBuf,
     disk: Arc<dyn Disk>,
-    current: Option<(Segment, Arc<File>)>,
+    rotation: Rotation,
+    current: Option<Current>,
     end: End,
     tail: Tail,
     origins: Origins,
+    proving: Option<Proving>,
+    /// What was found at the start and has not been written down yet.
+    to_tell: Option<Mark>,
 }
 
 impl Log {
     /// A log in `folder`; nothing is read or made before [`Self::prepare`].
-    pub(crate) fn new(folder: &Path, disk: Arc<dyn Disk>) -> Self {
+    pub(crate) fn new(folder: &Path, disk: Arc<dyn Disk>, rotation: Rotation) -> Self {
         Self {
             folder: folder.to_owned(),
             disk,
+            rotation,
             current: None,
             end: End::EMPTY,
             tail: Tail::Unknown,
             origins: Origins::default(),
+            proving: None,
+            to_tell: None,
         }
     }
 
@@ -61,27 +110,40 @@ impl Log {
 
     /// The file written to, for whoever makes it durable.
     pub(crate) fn file(&self) -> Option<Arc<File>> {
-        self.current.as_ref().map(|(_, file)| Arc::clone(file))
+        self.current.as_ref().map(|current| Arc::clone(&current.file))
     }
 
     /// Makes the log ready for the next entry: opens its file if it is not open or was moved away, reads its end if
-    /// that is not known, and marks a torn line.
+    /// that is not known, marks a torn line, and says what was found to be wrong.
     ///
     /// # Errors
     /// The log cannot be written at present; trying again later is safe.
     pub(crate) fn prepare(&mut self) -> Result<(), LogError> {
-        if !self.current.as_ref().is_some_and(|(segment, file)| segment.is(file)) {
+        if !self.current.as_ref().is_some_and(|current| current.segment.is(&current.file)) {
             self.open()?;
         }
         if self.tail == Tail::Unknown {
             self.read_end()?;
         }
-        self.repair()
+        if self.proving.is_none() {
+            self.take_up_key()?;
+        }
+        self.repair()?;
+        if let Some(mark) = self.to_tell.take() {
+            let told = self.write_entries(&[Entry::Own { unix_ms: unix_ms_now(), mark: &mark }]);
+            if told.is_err() {
+                self.to_tell = Some(mark);
+                self.tail = Tail::Unknown;
+            }
+            told?;
+        }
+        Ok(())
     }
 
     /// Adds entries, in order.
     pub(crate) fn append(&mut self, entries: &[Entry<'_>]) -> Appended {
-        if let Err(error) = self.prepare() {
+        if let Err(error) = self.prepare().and_then(|()| self.rotate_if_due()) {
+            self.tail = Tail::Unknown;
             return Appended { written: 0, failure: Some(error) };
         }
         let before = self.end.next;
@@ -119,6 +181,18 @@ impl Log {
         appended
     }
 
+    /// Writes down that the entries after this one are proved with a key of a vault, and goes on with that.
+    pub(crate) fn begin_stretch(&mut self, mark: &Mark, key: LogKey) -> Appended {
+        let appended = self.append(&[Entry::Own { unix_ms: unix_ms_now(), mark }]);
+        if appended.failure.is_none()
+            && let Some(proving) = &mut self.proving
+        {
+            proving.key = key;
+            self.keep_key();
+        }
+        appended
+    }
+
     fn open(&mut self) -> Result<(), LogError> {
         if self.current.take().is_some() {
             tracing::error!("the audit log was moved or removed while in use: {}", self.folder.display());
@@ -127,9 +201,19 @@ impl Log {
         private_fs::ensure_private_dir(&self.folder)?;
         let last = Segment::list(&self.folder)?.pop();
         let segment = last.unwrap_or_else(|| Segment::new(&self.folder, FIRST));
-        let file = segment.open_append()?;
+        self.open_segment(segment)?;
+        if let Some(proving) = &mut self.proving {
+            proving.file = KeyFile::open(&self.folder)?;
+            self.keep_key();
+        }
+        Ok(())
+    }
+
+    fn open_segment(&mut self, segment: Segment) -> Result<(), LogError> {
+        let file = Arc::new(segment.open_append()?);
         private_fs::sync_dir(&self.folder)?;
-        self.current = Some((segment, Arc::new(file)));
+        let began_unix_ms = segment.first()?.and_then(|head| head.unix_ms());
+        self.current = Some(Current { segment, file, began_unix_ms });
         Ok(())
     }
 
@@ -139,13 +223,44 @@ impl Log {
         let found = Found::read(&self.folder, self.end.next)?;
         // What memory knows is never given up: a log that was removed goes on with the next number.
         if let Some(end) = found.end.filter(|end| end.next > self.end.next) {
+            let ahead = end.next - self.end.next;
             self.end = end;
+            // Those that were written meanwhile took a key each.
+            if let Some(proving) = &mut self.proving {
+                (0..ahead).for_each(|_| proving.key.advance());
+                self.keep_key();
+            }
         }
         for recorder in &found.recorders {
             self.origins.read_back(recorder);
         }
         self.tail = found.tail;
         Ok(())
+    }
+
+    /// Takes up the key where the process before left it, and compares what that says with what the files say.
+    fn take_up_key(&mut self) -> Result<(), LogError> {
+        let stored = KeyFile::read(&self.folder)?;
+        let resumed = resume(&self.folder, stored, self.end)?;
+        let file = KeyFile::open(&self.folder)?;
+        self.end = resumed.end;
+        file.write(self.end, &resumed.key)?;
+        private_fs::sync_dir(&self.folder)?;
+        if let Some(Mark::Broken { sequence, reason }) = &resumed.found {
+            tracing::error!("the audit log is not what was written: entry {sequence}: {reason}");
+        }
+        self.to_tell = resumed.found;
+        self.proving = Some(Proving { key: resumed.key, file });
+        Ok(())
+    }
+
+    /// Keeps the key of the entry to come. If it cannot be kept, what is kept is an older one, from which a restart can
+    /// find it.
+    fn keep_key(&self) {
+        let Some(proving) = &self.proving else { return };
+        if let Err(error) = proving.file.write(self.end, &proving.key) {
+            tracing::error!("the key of the audit log cannot be kept: {error}");
+        }
     }
 
     /// Brings the current segment to an end with which the next line begins on its own.
@@ -155,36 +270,94 @@ impl Log {
             Tail::Unterminated => self.write(b"\n")?,
             Tail::Torn { torn, terminated } => {
                 tracing::warn!("the last line of the audit log was torn; entry {} marks it", self.end.next);
-                let mut bytes = if terminated { Vec::new() } else { vec![b'\n'] };
-                let end =
-                    encode(&mut bytes, self.end, &[Entry::Torn { unix_ms: unix_ms_now(), torn: &torn }])?;
-                self.write(&bytes)?;
-                self.end = end;
+                let before = if terminated { Vec::new() } else { vec![b'\n'] };
+                self.write_after(before, &[Entry::Torn { unix_ms: unix_ms_now(), torn: &torn }])?;
             }
         }
         self.tail = Tail::Clean;
         Ok(())
     }
 
+    /// Begins the next segment if the present one is large or old enough, and removes what has been kept long enough.
+    fn rotate_if_due(&mut self) -> Result<(), LogError> {
+        let Some(current) = &self.current else { return Err(LogError::Closed) };
+        let now = unix_ms_now();
+        let bytes = current.file.metadata().map_err(|error| current.segment.failed(error))?.len();
+        let age = current.began_unix_ms.map_or(0, |began| now.saturating_sub(began));
+        if bytes == 0 || (bytes < self.rotation.bytes && age < self.rotation.age_ms) {
+            return Ok(());
+        }
+        let next = Segment::new(&self.folder, current.segment.number + 1);
+        self.disk.sync(&current.file).map_err(|error| current.segment.failed(error))?;
+        self.open_segment(next)?;
+        self.remove_old(now)
+    }
+
+    /// Removes the segments whose last entry has been kept long enough, after the entry that says so.
+    fn remove_old(&mut self, now: u64) -> Result<(), LogError> {
+        let Some(keep_ms) = self.rotation.keep_ms else { return Ok(()) };
+        let current = self.current.as_ref().map(|current| current.segment.number);
+        let mut old = Vec::new();
+        for segment in Segment::list(&self.folder)? {
+            let ended = segment.last()?.and_then(|head| head.unix_ms());
+            let is_old = ended.is_some_and(|ended| now.saturating_sub(ended) > keep_ms);
+            if Some(segment.number) != current && is_old {
+                old.push(segment);
+                continue;
+            }
+            let kept = match segment.first()? {
+                Some(first) => Kept { sequence: first.sequence, previous: first.previous.to_hex() },
+                // It was just begun.
+                None => Kept { sequence: self.end.next, previous: self.end.link.to_hex() },
+            };
+            return if old.is_empty() { Ok(()) } else { self.remove(&old, kept) };
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, old: &[Segment], kept: Kept) -> Result<(), LogError> {
+        let mark = Mark::Removed(kept);
+        self.write_entries(&[Entry::Own { unix_ms: unix_ms_now(), mark: &mark }])?;
+        for segment in old {
+            private_fs::remove_if_present(&segment.path)?;
+        }
+        Ok(())
+    }
+
     fn write_entries(&mut self, entries: &[Entry<'_>]) -> Result<(), LogError> {
-        let mut bytes = Vec::new();
-        let end = encode(&mut bytes, self.end, entries)?;
+        self.write_after(Vec::new(), entries)
+    }
+
+    /// Writes bytes and then entries, in one write.
+    fn write_after(&mut self, mut bytes: Vec<u8>, entries: &[Entry<'_>]) -> Result<(), LogError> {
+        let Some(proving) = &self.proving else { return Err(LogError::Closed) };
+        let (mut end, mut key) = (self.end, proving.key.clone());
+        for entry in entries {
+            end.link = write_line(&mut bytes, end.next, end.link, entry, Some(&key))?;
+            end.next += 1;
+            key.advance();
+        }
         self.write(&bytes)?;
         self.end = end;
+        if let Some(proving) = &mut self.proving {
+            proving.key = key;
+        }
+        self.keep_key();
         Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        let Some((segment, file)) = &self.current else { return Err(LogError::Closed) };
+        let Some(current) = &mut self.current else { return Err(LogError::Closed) };
         let mut rest = bytes;
         while !rest.is_empty() {
-            match self.disk.write(file, rest) {
-                Ok(0) => return Err(segment.failed(io::ErrorKind::WriteZero.into())),
+            match self.disk.write(&current.file, rest) {
+                Ok(0) => return Err(current.segment.failed(io::ErrorKind::WriteZero.into())),
                 Ok(taken) => rest = &rest[taken.min(rest.len())..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(segment.failed(error)),
+                Err(error) => return Err(current.segment.failed(error)),
             }
         }
+        current.began_unix_ms.get_or_insert_with(unix_ms_now);
         Ok(())
     }
 }
@@ -195,15 +368,6 @@ pub(crate) fn unix_ms_now() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn encode(bytes: &mut Vec<u8>, end: End, entries: &[Entry<'_>]) -> Result<End, LogError> {
-    let mut end = end;
-    for entry in entries {
-        end.link = write_line(bytes, end.next, end.link, entry)?;
-        end.next += 1;
-    }
-    Ok(end)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -211,10 +375,11 @@ mod tests {
     use std::sync::atomic::Ordering::SeqCst;
 
     use core_types::name::SECRETS;
+    use core_types::protocol::profile::SecretOperationAudit;
     use serde_json::Value;
     use tempfile::TempDir;
 
-    use super::super::chain::PIECE_BYTES_MAX;
+    use super::super::chain::{Keys, PIECE_BYTES_MAX};
     use super::super::disk::RealDisk;
     use super::super::disk::small::SmallDisk;
     use super::super::line::samples;
@@ -232,7 +397,7 @@ mod tests {
     }
 
     fn log(folder: &Path) -> Log {
-        Log::new(folder, Arc::new(RealDisk))
+        Log::new(folder, Arc::new(RealDisk), Rotation::NEVER)
     }
 
     fn record(first: u64, count: u64) -> Record {
@@ -243,7 +408,7 @@ mod tests {
 
     /// What every test of a mishap asks in the end: the chain is whole, and each entry stands in it once.
     fn assert_whole(folder: &Path, log: &Log, entries: u64) {
-        let report = read::verify(folder, log.end()).unwrap();
+        let report = read::verify(folder, log.end(), Keys::new()).unwrap();
         assert_eq!(report.fault, None, "{}", fs::read_to_string(file(folder)).unwrap());
         let lines = read::tail(folder, 1_000, None).unwrap();
         let sequences: Vec<u64> = lines.iter().map(|line| line.sequence).collect();
@@ -266,12 +431,77 @@ mod tests {
     fn a_batch_is_one_write_into_a_private_file() {
         let (_home, folder) = folder();
         let disk = SmallDisk::with(usize::MAX);
-        let mut log = Log::new(&folder, Arc::clone(&disk) as Arc<dyn Disk>);
+        let mut log = Log::new(&folder, Arc::clone(&disk) as Arc<dyn Disk>, Rotation::NEVER);
         assert_eq!(log.record(SECRETS, &record(0, 50)).written, 50);
         assert_eq!(disk.writes.load(SeqCst), 1);
         assert_eq!(fs::metadata(file(&folder)).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         assert_whole(&folder, &log, 50);
+    }
+
+    const SMALL: Rotation = Rotation { bytes: 2_000, age_ms: u64::MAX, keep_ms: None };
+
+    /// A log that gets `count` entries one by one, in segments of this kind.
+    fn rotated(folder: &Path, rotation: Rotation, first: u64, count: u64) -> Log {
+        let mut log = Log::new(folder, Arc::new(RealDisk), rotation);
+        for number in first..first + count {
+            assert_eq!(log.record(SECRETS, &record(number, 1)).written, 1);
+        }
+        log
+    }
+
+    fn segments(folder: &Path) -> usize {
+        Segment::list(folder).unwrap().len()
+    }
+
+    #[test]
+    fn segments_follow_each_other_in_one_chain_over_restarts() {
+        let (_home, folder) = folder();
+        rotated(&folder, SMALL, 0, 30);
+        let before = segments(&folder);
+        assert!(before > 4, "{before}");
+        let log = rotated(&folder, SMALL, 30, 30);
+        assert!(segments(&folder) > before);
+        assert_eq!(log.end().next, 61);
+        assert_whole(&folder, &log, 60);
+    }
+
+    #[test]
+    fn an_old_segment_is_left_after_a_restart_and_a_clock_that_went_back_leaves_none() {
+        let (_home, folder) = folder();
+        let day_ms = 24 * 60 * 60 * 1_000;
+        rotated(&folder, SMALL, 0, 1);
+        let daily = Rotation { bytes: u64::MAX, age_ms: day_ms, keep_ms: None };
+        let log = rotated(&folder, daily, 1, 3);
+        assert_eq!(segments(&folder), 2, "the first entry is of long ago");
+        assert_whole(&folder, &log, 4);
+
+        let (_home, folder) = folder_of_the_future();
+        let log = rotated(&folder, daily, 1, 3);
+        assert_eq!(segments(&folder), 1);
+        assert_eq!(read::verify(&folder, log.end(), Keys::new()).unwrap().fault, None);
+    }
+
+    fn folder_of_the_future() -> (TempDir, PathBuf) {
+        let (home, folder) = folder();
+        let event = SecretOperationAudit { unix_ms: unix_ms_now() + (1 << 40), ..samples::event("name-0") };
+        let early = Record { origin: 5, first: 0, entries: vec![event], missing: 0 };
+        assert_eq!(log(&folder).record(SECRETS, &early).written, 1);
+        (home, folder)
+    }
+
+    #[test]
+    fn old_segments_are_removed_with_an_entry_that_vouches_for_the_new_beginning() {
+        let (_home, folder) = folder();
+        rotated(&folder, SMALL, 0, 40);
+        let keeping = Rotation { keep_ms: Some(24 * 60 * 60 * 1_000), ..SMALL };
+        let log = rotated(&folder, keeping, 40, 10);
+        let verified = || read::verify(&folder, log.end(), Keys::new()).unwrap();
+        assert_eq!(verified().fault, None);
+        assert!(verified().entries < log.end().next - 1, "some are gone");
+        let first = Segment::list(&folder).unwrap().remove(0);
+        fs::remove_file(first.path).unwrap();
+        assert_eq!(verified().fault.unwrap().sequence, 1, "nothing vouches for this one");
     }
 
     #[test]
@@ -304,11 +534,15 @@ mod tests {
     #[test]
     fn a_line_cut_at_any_byte_is_kept_and_marked_and_the_chain_goes_on() {
         let (_home, folder) = folder();
-        assert_eq!(log(&folder).record(SECRETS, &record(0, 3)).written, 3);
+        assert_eq!(log(&folder).record(SECRETS, &record(0, 2)).written, 2);
+        // The key is kept after the entry that it is for.
+        let key = fs::read(folder.join("key")).unwrap();
+        assert_eq!(log(&folder).record(SECRETS, &record(2, 1)).written, 1);
         let whole = fs::read(file(&folder)).unwrap();
         let last = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
         for cut in last + 1..whole.len() {
             fs::write(file(&folder), &whole[..cut]).unwrap();
+            fs::write(folder.join("key"), &key).unwrap();
             let mut log = log(&folder);
             assert!(log.record(SECRETS, &record(2, 2)).failure.is_none());
             assert_whole(&folder, &log, 4);
@@ -346,7 +580,7 @@ mod tests {
         let mut log = log(&folder);
         assert_eq!(log.record(SECRETS, &record(2, 1)).written, 1);
         assert_eq!(log.end().next, 5);
-        assert_eq!(read::verify(&folder, log.end()).unwrap().fault.unwrap().sequence, 3);
+        assert_eq!(read::verify(&folder, log.end(), Keys::new()).unwrap().fault.unwrap().sequence, 3);
     }
 
     /// The disk fills up somewhere in a batch, is full for a while, and then has room again.
@@ -362,7 +596,7 @@ mod tests {
         for free in (0..batch.len()).filter(|free| free % 17 == 0 || near_line_end(free)) {
             let (_home, folder) = folder();
             let disk = SmallDisk::with(free);
-            let mut log = Log::new(&folder, Arc::clone(&disk) as Arc<dyn Disk>);
+            let mut log = Log::new(&folder, Arc::clone(&disk) as Arc<dyn Disk>, Rotation::NEVER);
             let appended = log.record(SECRETS, &record(0, 3));
             let error = appended.failure.expect("the disk is full").to_string();
             assert!(error.contains("000001.jsonl"), "{error}");
@@ -383,7 +617,7 @@ mod tests {
             assert_eq!(log(&folder).record(SECRETS, &record(0, 2)).written, 2);
             let content = fs::read(file(&folder)).unwrap();
             fs::write(file(&folder), [&content[..], b"{\"seq"].concat()).unwrap();
-            let mut full = Log::new(&folder, SmallDisk::with(free));
+            let mut full = Log::new(&folder, SmallDisk::with(free), Rotation::NEVER);
             let first = full.record(SECRETS, &record(2, 1));
             let mut log = log(&folder);
             assert!(log.record(SECRETS, &record(2, 2)).failure.is_none());
@@ -403,7 +637,7 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(log.record(SECRETS, &record(3, 1)).written, 1);
         assert_eq!(read::tail(&folder, 9, None).unwrap()[0].sequence, 4);
-        assert_eq!(read::verify(&folder, log.end()).unwrap().fault.unwrap().sequence, 1);
+        assert_eq!(read::verify(&folder, log.end(), Keys::new()).unwrap().fault.unwrap().sequence, 1);
     }
 
     #[test]
@@ -417,7 +651,7 @@ mod tests {
         fs::write(file(&folder), earlier).unwrap();
         assert_eq!(log.record(SECRETS, &record(4, 1)).written, 1);
         assert_eq!(read::tail(&folder, 1, None).unwrap()[0].sequence, 5);
-        assert_eq!(read::verify(&folder, log.end()).unwrap().fault.unwrap().sequence, 3);
+        assert_eq!(read::verify(&folder, log.end(), Keys::new()).unwrap().fault.unwrap().sequence, 3);
     }
 
     #[test]

@@ -3,20 +3,22 @@
 //! Both open the files anew and take no lock, so neither ever holds up the writer.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use core_crypto::private_fs;
+use core_types::ProfileName;
 use core_types::limits::{AUDIT_PAGE_MAX, BODY_BYTES_MAX};
-use core_types::protocol::profile::{AuditLine, AuditReport};
+use core_types::protocol::profile::{AuditLine, AuditPoint, AuditReport};
 
 use super::LogError;
-use super::chain::{End, Verifier};
-use super::line::Head;
+use super::chain::{End, Keys, Verifier};
+use super::line::{Head, KeyMark};
 use super::scan::{Backwards, Forwards};
 use super::segment::Segment;
 
 /// Most bytes of JSON in one page; what an answer adds to each line has room beside it.
-const PAGE_BYTES_MAX: usize = BODY_BYTES_MAX / 2;
+pub(crate) const PAGE_BYTES_MAX: usize = BODY_BYTES_MAX / 2;
 
 /// Entries of one answer, filled from the newest to the oldest.
 struct Page {
@@ -84,8 +86,8 @@ fn entry(line: Vec<u8>) -> Option<AuditLine> {
 ///
 /// # Errors
 /// The files cannot be read. A fault of the chain is no error but the answer.
-pub(crate) fn verify(folder: &Path, end: End) -> Result<AuditReport, LogError> {
-    let mut verifier = Verifier::new();
+pub(crate) fn verify(folder: &Path, end: End, keys: Keys) -> Result<AuditReport, LogError> {
+    let mut verifier = Verifier::new(keys);
     private_fs::check_private_dir(folder)?;
     for segment in Segment::list(folder)? {
         let mut lines = Forwards::new(segment.open_read()?);
@@ -97,6 +99,80 @@ pub(crate) fn verify(folder: &Path, end: End) -> Result<AuditReport, LogError> {
         }
     }
     Ok(verifier.finish(Some(end)))
+}
+
+/// Gives every entry from `first` on to `each`, in order, until it says to stop. Segments before are not read.
+///
+/// # Errors
+/// The files cannot be read.
+pub(crate) fn entries(
+    folder: &Path,
+    first: u64,
+    mut each: impl FnMut(Head, &[u8]) -> ControlFlow<()>,
+) -> Result<(), LogError> {
+    private_fs::check_private_dir(folder)?;
+    let segments = Segment::list(folder)?;
+    let begins = |segment: &Segment| -> Result<Option<u64>, LogError> {
+        Ok(segment.first()?.map(|head| head.sequence))
+    };
+    let mut start = 0;
+    for (index, segment) in segments.iter().enumerate() {
+        match begins(segment)? {
+            Some(sequence) if sequence <= first => start = index,
+            Some(_) => break,
+            None => {}
+        }
+    }
+    for segment in &segments[start.min(segments.len())..] {
+        let mut lines = Forwards::new(segment.open_read()?);
+        while let Some(line) = lines.next_line().map_err(|error| segment.failed(error))? {
+            let Some(head) = Head::parse(line).filter(|head| head.sequence >= first) else { continue };
+            if each(head, line).is_break() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A stretch of entries that a key of a vault proves.
+#[derive(Debug, Clone)]
+pub(crate) struct Stretch {
+    /// The entry after which it begins.
+    pub(crate) sequence: u64,
+    /// Whose key.
+    pub(crate) profile: ProfileName,
+    /// Which.
+    pub(crate) key: KeyMark,
+}
+
+/// All stretches of the log, in order.
+///
+/// # Errors
+/// The files cannot be read.
+pub(crate) fn stretches(folder: &Path) -> Result<Vec<Stretch>, LogError> {
+    let mut found = Vec::new();
+    entries(folder, 1, |head, _| {
+        let sequence = head.sequence;
+        found.extend(head.key.map(|(profile, key)| Stretch { sequence, profile, key }));
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// Whether the log holds this point; also if it is from before the oldest entry that was kept.
+///
+/// # Errors
+/// The files cannot be read.
+pub(crate) fn holds(folder: &Path, point: &AuditPoint) -> Result<bool, LogError> {
+    let mut holds = point.sequence == 0;
+    entries(folder, point.sequence, |head, line| {
+        let link = head.previous.next(line);
+        holds = head.sequence > point.sequence
+            || (head.sequence == point.sequence && *link.as_bytes() == point.link);
+        ControlFlow::Break(())
+    })?;
+    Ok(holds)
 }
 
 #[cfg(test)]
@@ -175,11 +251,35 @@ mod tests {
     #[test]
     fn the_chain_is_checked_across_segments_up_to_its_end() {
         let (_home, folder) = two_segments();
-        assert_eq!(verify(&folder, end()).unwrap(), AuditReport { entries: 30, fault: None });
+        let report = verify(&folder, end(), Keys::new()).unwrap();
+        assert_eq!((report.entries, report.fault), (30, None));
         fs::remove_file(folder.join("000002.jsonl")).unwrap();
-        assert_eq!(verify(&folder, end()).unwrap().fault.unwrap().sequence, 21);
+        assert_eq!(verify(&folder, end(), Keys::new()).unwrap().fault.unwrap().sequence, 21);
         fs::remove_file(folder.join("000001.jsonl")).unwrap();
-        assert_eq!(verify(&folder, end()).unwrap().fault.unwrap().sequence, 1);
+        assert_eq!(verify(&folder, end(), Keys::new()).unwrap().fault.unwrap().sequence, 1);
+    }
+
+    #[test]
+    fn entries_are_found_from_any_number_on_and_points_are_known() {
+        let (_home, folder) = two_segments();
+        for first in [1, 2, 20, 21, 22, 30, 31] {
+            let mut found = Vec::new();
+            entries(&folder, first, |head, _| {
+                found.push(head.sequence);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            assert_eq!(found, Vec::from_iter(first..=30));
+        }
+        let mut point = AuditPoint { sequence: 30, link: *end().link.as_bytes() };
+        assert!(holds(&folder, &point).unwrap());
+        point.sequence = 29;
+        assert!(!holds(&folder, &point).unwrap());
+        point.sequence = 31;
+        assert!(!holds(&folder, &point).unwrap());
+        fs::remove_file(folder.join("000001.jsonl")).unwrap();
+        point.sequence = 5;
+        assert!(holds(&folder, &point).unwrap(), "it may have been removed because of its age");
     }
 
     #[test]
@@ -187,7 +287,8 @@ mod tests {
         let (_home, folder) = two_segments();
         let path = folder.join("000001.jsonl");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
-        for error in [verify(&folder, end()).unwrap_err(), tail(&folder, 30, None).unwrap_err()] {
+        for error in [verify(&folder, end(), Keys::new()).unwrap_err(), tail(&folder, 30, None).unwrap_err()]
+        {
             assert!(error.to_string().contains("000001.jsonl"), "{error}");
         }
     }
@@ -198,7 +299,7 @@ mod tests {
         let path = folder.join("000001.jsonl");
         fs::rename(&path, folder.join("elsewhere")).unwrap();
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
-        let error = verify(&folder, end()).unwrap_err().to_string();
+        let error = verify(&folder, end(), Keys::new()).unwrap_err().to_string();
         assert!(error.contains("000001.jsonl"), "{error}");
     }
 }

@@ -10,10 +10,14 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::LogError;
+use super::line::Head;
+use super::scan::{Backwards, Forwards};
 
 /// Number of the first segment.
 pub(crate) const FIRST: u64 = 1;
 const SUFFIX: &str = ".jsonl";
+/// How many lines may be torn before the first entry of a segment.
+const FIRST_LINES_MAX: usize = 1_000;
 
 /// One file of the log.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +72,40 @@ impl Segment {
             && found.uid() == rustix::process::geteuid().as_raw()
             && found.mode() & 0o022 == 0;
         if ours { Ok(file) } else { Err(LogError::NotPrivate { path: self.path.clone() }) }
+    }
+
+    /// Its first entry; `None` if there is none among its first lines.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn first(&self) -> Result<Option<Head>, LogError> {
+        let mut lines = Forwards::new(self.open_read()?);
+        for _ in 0..FIRST_LINES_MAX {
+            match lines.next_line().map_err(|error| self.failed(error))? {
+                None => break,
+                Some(line) => {
+                    if let Some(head) = Head::parse(line) {
+                        return Ok(Some(head));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Its last entry.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn last(&self) -> Result<Option<Head>, LogError> {
+        let failed = |error| self.failed(error);
+        let mut pieces = Backwards::new(self.open_read()?).map_err(failed)?;
+        while let Some(piece) = pieces.next_piece().map_err(failed)? {
+            if let Some(head) = piece.bytes.as_deref().and_then(Head::parse) {
+                return Ok(Some(head));
+            }
+        }
+        Ok(None)
     }
 
     /// The error of an operation on this segment.

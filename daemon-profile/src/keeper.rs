@@ -1,0 +1,184 @@
+//! Has the vaults vouch for the log: each that is unlocked gives a key for what follows, and remembers where it stood.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use core_crypto::SecureBytes;
+use core_crypto::log_key::{LogKey, NONCE_BYTES};
+use core_ipc::BusClient;
+use core_types::ProfileName;
+use core_types::protocol::profile::{AuditFault, AuditPoint, AuditReport};
+use core_types::protocol::secrets::{
+    AuditAnchor, AuditKey, AuditKeys, ProfileChanged, ProfileState, Profiles,
+};
+use tokio::sync::Mutex as FairMutex;
+
+use crate::audit::{Audit, LogError, ProofKeys, Stretch};
+
+/// How many entries may be written before the log is anchored again.
+const ANCHOR_EVERY: u64 = 1_000;
+/// How often it is asked at the start which profiles are unlocked, and how long it is waited in between.
+const ASKING_MAX: usize = 20;
+const ASKING_PAUSE: Duration = Duration::from_millis(500);
+/// Most stretches whose keys are asked for in one check; older ones count as unproved.
+const STRETCHES_MAX: usize = 10_000;
+
+/// The log's relation to the vaults.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    audit: Audit,
+    bus: BusClient,
+    unlocked: Arc<Mutex<BTreeSet<ProfileName>>>,
+    anchored: Arc<AtomicU64>,
+    /// One stretch is begun at a time, so that each is anchored where it begins.
+    turn: Arc<FairMutex<()>>,
+}
+
+impl Keeper {
+    /// Begins to keep `audit`; profiles that are unlocked already are asked in the background.
+    pub(crate) fn start(audit: Audit, bus: BusClient) -> Self {
+        let (unlocked, anchored, turn) = Default::default();
+        let keeper = Self { audit, bus, unlocked, anchored, turn };
+        tokio::spawn(keeper.clone().take_up());
+        keeper
+    }
+
+    fn unlocked(&self) -> MutexGuard<'_, BTreeSet<ProfileName>> {
+        self.unlocked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn take_up(self) {
+        for _ in 0..ASKING_MAX {
+            match self.bus.call(&Profiles {}).await {
+                Ok(profiles) => {
+                    for profile in profiles {
+                        if matches!(profile.state, ProfileState::Unlocked { .. }) {
+                            self.begin(profile.name).await;
+                        }
+                    }
+                    return;
+                }
+                // It is starting as well; what it unlocks later it says.
+                Err(_) => tokio::time::sleep(ASKING_PAUSE).await,
+            }
+        }
+    }
+
+    /// Takes note that a profile was locked or unlocked.
+    pub(crate) fn changed(&self, change: ProfileChanged) {
+        if change.unlocked {
+            let keeper = self.clone();
+            tokio::spawn(async move { keeper.begin(change.profile).await });
+        } else {
+            self.unlocked().remove(&change.profile);
+        }
+    }
+
+    /// Compares the log with what a vault remembers of it, and goes on with a key of that vault.
+    async fn begin(&self, profile: ProfileName) {
+        let _turn = self.turn.lock().await;
+        if let Err(error) = self.try_begin(&profile).await {
+            tracing::error!(%profile, "the audit log goes on without a key of this profile: {error}");
+        }
+    }
+
+    async fn try_begin(&self, profile: &ProfileName) -> Result<(), String> {
+        let random = SecureBytes::random(NONCE_BYTES).map_err(|error| error.to_string())?;
+        let mut nonce = [0; NONCE_BYTES];
+        nonce.copy_from_slice(random.expose());
+        let call = AuditKey { profile: profile.clone(), nonce };
+        let AuditKeys { key, id, anchor } = self.bus.call(&call).await.map_err(|error| error.to_string())?;
+        let key = LogKey::of(key.expose()).ok_or("a key of another length")?;
+        if let Some(fault) = self.missed(profile, anchor).await {
+            let told = self.audit.tell_broken(fault.sequence, fault.reason).await;
+            told.map_err(|error| error.to_string())?;
+        }
+        let begun = self.audit.begin_stretch(profile.clone(), &nonce, &id, key).await;
+        begun.map_err(|error| error.to_string())?;
+        self.unlocked().insert(profile.clone());
+        self.anchor(profile).await;
+        Ok(())
+    }
+
+    /// What is wrong with the log, going by where a vault remembers it to have stood.
+    async fn missed(&self, profile: &ProfileName, anchor: Option<AuditPoint>) -> Option<AuditFault> {
+        let point = anchor?;
+        match self.audit.holds(point).await {
+            Ok(true) => None,
+            Ok(false) => Some(AuditFault {
+                sequence: point.sequence,
+                reason: format!("it is not the entry that profile '{profile}' remembers, or is missing"),
+            }),
+            Err(error) => {
+                tracing::error!("the audit log could not be compared with its anchor: {error}");
+                None
+            }
+        }
+    }
+
+    /// Has a vault remember where the log stands, when that is on the disk.
+    async fn anchor(&self, profile: &ProfileName) {
+        let point = self.audit.head();
+        if self.audit.sync().await.is_err() {
+            return;
+        }
+        match self.bus.call(&AuditAnchor { profile: profile.clone(), point }).await {
+            Ok(()) => self.anchored.store(point.sequence, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%profile, %error, "the audit log could not be anchored"),
+        }
+    }
+
+    /// Anchors the log to all unlocked vaults if enough has been written since the last time.
+    pub(crate) fn written(&self) {
+        let head = self.audit.head().sequence;
+        let anchored = self.anchored.load(Ordering::Relaxed);
+        if head < anchored.saturating_add(ANCHOR_EVERY) {
+            return;
+        }
+        self.anchored.store(head, Ordering::Relaxed);
+        let (keeper, profiles) = (self.clone(), self.unlocked().clone());
+        tokio::spawn(async move {
+            let _turn = keeper.turn.lock().await;
+            for profile in &profiles {
+                keeper.anchor(profile).await;
+            }
+        });
+    }
+
+    /// Checks the log with all that the unlocked vaults know.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub(crate) async fn verify(&self) -> Result<AuditReport, LogError> {
+        let stretches = self.audit.stretches().await?;
+        let newest = stretches.iter().skip(stretches.len().saturating_sub(STRETCHES_MAX));
+        let (mut keys, mut anchors) = (ProofKeys::new(), BTreeMap::new());
+        for stretch in newest {
+            if !anchors.get(&stretch.profile).is_some_and(Option::is_none) {
+                let anchor = self.key_of(stretch, &mut keys).await;
+                anchors.insert(stretch.profile.clone(), anchor);
+            }
+        }
+        let mut report = self.audit.verify(keys).await?;
+        for (profile, anchor) in anchors {
+            if report.fault.is_none() {
+                report.fault = self.missed(&profile, anchor.flatten()).await;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Adds the key of a stretch, if its vault is unlocked and still has it; gives the vault's anchor if it is unlocked.
+    async fn key_of(&self, stretch: &Stretch, keys: &mut ProofKeys) -> Option<Option<AuditPoint>> {
+        let mut nonce = [0; NONCE_BYTES];
+        hex::decode_to_slice(&stretch.key.nonce, &mut nonce).ok()?;
+        let call = AuditKey { profile: stretch.profile.clone(), nonce };
+        let AuditKeys { key, id, anchor } = self.bus.call(&call).await.ok()?;
+        if hex::encode(id) == stretch.key.id {
+            keys.insert(stretch.sequence, LogKey::of(key.expose())?);
+        }
+        Some(anchor)
+    }
+}
