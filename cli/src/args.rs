@@ -422,7 +422,7 @@ pub(crate) enum ProfileCommand {
 }
 
 /// Commands over the audit log.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum AuditCommand {
     /// Show the last entries
     Tail {
@@ -433,8 +433,32 @@ pub(crate) enum AuditCommand {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Show the entries of a secret or a requester, or since a time
+    Show {
+        /// Only those about this secret of the profile
+        #[arg(long, value_name = "NAME")]
+        secret: Option<String>,
+        /// Only those since then, as 30d or 12h ago, or a date
+        #[arg(long, value_name = "TIME", value_parser = past)]
+        since: Option<Timestamp>,
+        /// Only those of this requester, such as `cli`
+        #[arg(long, value_name = "REQUESTER")]
+        requester: Option<String>,
+    },
     /// Check that no entry was changed, removed or put in
     Verify,
+    /// List the secrets that nobody has read for some time
+    Unused {
+        /// Since when
+        #[arg(long, value_name = "TIME", default_value = "90d", value_parser = past)]
+        since: Timestamp,
+    },
+    /// List the secrets whose values are old and should be replaced
+    Age {
+        /// Older than this
+        #[arg(long, value_name = "TIME", default_value = "90d", value_parser = past)]
+        over: Timestamp,
+    },
 }
 
 /// Commands over the daemons.
@@ -455,6 +479,11 @@ pub(crate) enum DaemonCommand {
         #[arg(short, long)]
         follow: bool,
     },
+}
+
+/// A time that is past.
+fn past(text: &str) -> Result<Timestamp, expiry::ExpiryError> {
+    expiry::parse_past(text)
 }
 
 fn lines_range() -> clap::builder::RangedI64ValueParser<u32> {

@@ -575,7 +575,11 @@ fn what_failed(command: &Command) -> String {
         Command::Recovery(RecoveryCommand::Check { .. }) => "cannot check the recovery code".to_owned(),
         Command::Recovery(RecoveryCommand::Use { .. }) => "cannot unlock".to_owned(),
         Command::Profile(ProfileCommand::List) => "cannot list the profiles".to_owned(),
-        Command::Audit(AuditCommand::Tail { .. }) => "cannot show the audit log".to_owned(),
+        Command::Audit(AuditCommand::Unused { .. }) => "cannot tell which secrets are unused".to_owned(),
+        Command::Audit(AuditCommand::Age { .. }) => "cannot tell which secrets are old".to_owned(),
+        Command::Audit(AuditCommand::Tail { .. } | AuditCommand::Show { .. }) => {
+            "cannot show the audit log".to_owned()
+        }
         Command::Audit(AuditCommand::Verify) => "cannot vouch for the audit log".to_owned(),
         Command::Daemon(DaemonCommand::Start) => "cannot start".to_owned(),
         Command::Daemon(DaemonCommand::Stop) => "cannot stop".to_owned(),

@@ -10,6 +10,11 @@ pub(crate) enum ExpiryError {
     /// Neither a time from now nor one of the calendar.
     #[error("it is neither a time from now (30d, 12h) nor a date or time (2030-12-31, 2030-12-31T18:00:00Z)")]
     NotATime,
+    /// Neither a time ago nor one of the calendar that is past.
+    #[error(
+        "it is neither a time ago (30d, 12h) nor a date or time that is past (2025-01-31, 2025-01-31T18:00:00Z)"
+    )]
+    NotPast,
     /// A time that is over, or as good as.
     #[error("that time is past")]
     Past,
@@ -23,6 +28,19 @@ pub(crate) fn parse(text: &str) -> Result<Timestamp, ExpiryError> {
 fn parse_at(text: &str, now: Timestamp) -> Result<Timestamp, ExpiryError> {
     let time = calendar_time(text).or_else(|| time_from_now(text, now)).ok_or(ExpiryError::NotATime)?;
     if time > now { Ok(time) } else { Err(ExpiryError::Past) }
+}
+
+/// Reads a time that is past: so long ago, or of the calendar.
+pub(crate) fn parse_past(text: &str) -> Result<Timestamp, ExpiryError> {
+    parse_past_at(text, Timestamp::now())
+}
+
+fn parse_past_at(text: &str, now: Timestamp) -> Result<Timestamp, ExpiryError> {
+    let ago = || {
+        let span: Span = text.parse().ok()?;
+        now.to_zoned(TimeZone::UTC).checked_sub(span).ok().map(|time| time.timestamp())
+    };
+    calendar_time(text).or_else(ago).filter(|time| *time <= now).ok_or(ExpiryError::NotPast)
 }
 
 /// A time of the calendar: RFC 3339, or a date, or a date and a time, in UTC.
@@ -43,6 +61,20 @@ mod tests {
 
     fn now() -> Timestamp {
         "2025-11-22T10:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn times_ago_and_of_the_calendar_are_understood_and_the_future_is_refused() {
+        for (text, expected) in [
+            ("90d", "2025-08-24T10:00:00Z"),
+            ("12h", "2025-11-21T22:00:00Z"),
+            ("2025-01-31", "2025-01-31T00:00:00Z"),
+        ] {
+            assert_eq!(parse_past_at(text, now()), Ok(expected.parse().unwrap()), "{text}");
+        }
+        for text in ["", "x", "2030-01-01", "-3d", "99999999999y"] {
+            assert_eq!(parse_past_at(text, now()), Err(ExpiryError::NotPast), "{text}");
+        }
     }
 
     #[test]

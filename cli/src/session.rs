@@ -67,6 +67,11 @@ impl Session {
         Ok(profile)
     }
 
+    /// Whether the command line names a profile.
+    pub(crate) fn names_profile(&self) -> bool {
+        !self.options.profiles.is_empty()
+    }
+
     /// The profiles of `pds run`: each `-p` in order, or the one that any command would use.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use core_types::header::Refusal;
 use core_types::limits::AUDIT_PAGE_MAX;
-use core_types::protocol::profile::{AuditLine, AuditReport, AuditTail, AuditVerify};
+use core_types::protocol::profile::{AuditLine, AuditReport, AuditTail, AuditVerify, Unproved};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -19,16 +19,42 @@ const VERIFY_DEADLINE: Duration = Duration::from_secs(120);
 
 /// `pds audit tail --json`: the entries as they stand in the log. With `-f`, one entry per line instead.
 #[derive(Serialize)]
-struct Entries<'a> {
-    entries: Vec<&'a RawValue>,
+pub(super) struct Entries<'a> {
+    pub(super) entries: Vec<&'a RawValue>,
 }
 
 /// `pds audit verify --json`.
 #[derive(Serialize)]
-struct Verified {
+struct Verified<'a> {
     entries: u64,
     intact: bool,
     fault: Option<Fault>,
+    unproved: &'a [Stretch],
+}
+
+/// Entries of which only the hashes could be checked; `profile` vouches for them when it is unlocked.
+#[derive(Serialize)]
+struct Stretch {
+    first: u64,
+    last: u64,
+    profile: Option<String>,
+}
+
+impl From<Unproved> for Stretch {
+    fn from(Unproved { first, last, profile }: Unproved) -> Self {
+        Self { first, last, profile: profile.map(String::from) }
+    }
+}
+
+impl Stretch {
+    fn line(&self) -> String {
+        let Self { first, last, profile } = self;
+        let why = match profile {
+            Some(profile) => format!("unlock profile '{profile}' to have it prove who wrote them"),
+            None => "no profile was unlocked yet, so nothing proves who wrote them".to_owned(),
+        };
+        format!("  of entries {first} to {last} only the hashes were checked: {why}")
+    }
 }
 
 /// Where the log is not as it was written.
@@ -104,7 +130,7 @@ fn write_lines(session: &mut Session, lines: &[AuditLine], last: &mut u64) -> Re
 }
 
 /// An entry as JSON that may stand in other JSON.
-fn raw(json: &str) -> Result<&RawValue, Failure> {
+pub(super) fn raw(json: &str) -> Result<&RawValue, Failure> {
     serde_json::from_str(json).map_err(|error| Failure::Protocol {
         service: core_types::name::PROFILE,
         reason: format!("an entry of the audit log is not JSON: {error}"),
@@ -112,7 +138,7 @@ fn raw(json: &str) -> Result<&RawValue, Failure> {
 }
 
 /// An entry as one line of text; one of a form that is not known is shown as it is.
-fn text(line: &AuditLine) -> String {
+pub(super) fn text(line: &AuditLine) -> String {
     let sequence = line.sequence;
     let Ok(entry) = serde_json::from_str::<Entry>(&line.json) else {
         return format!("{sequence}  {}", shown(&line.json));
@@ -135,14 +161,24 @@ fn text(line: &AuditLine) -> String {
 }
 
 pub(super) fn verify(session: &mut Session) -> Result<(), Failure> {
-    let AuditReport { entries, fault } = session.call_within(&AuditVerify {}, VERIFY_DEADLINE)?;
+    let AuditReport { entries, fault, unproved } = session.call_within(&AuditVerify {}, VERIFY_DEADLINE)?;
     let shown_fault =
         fault.as_ref().map(|fault| Fault { sequence: fault.sequence, reason: fault.reason.clone() });
-    session.output.object_if_wanted(&Verified { entries, intact: fault.is_none(), fault: shown_fault })?;
+    let unproved: Vec<Stretch> = unproved.into_iter().map(Stretch::from).collect();
+    let intact = fault.is_none();
+    session.output.object_if_wanted(&Verified {
+        entries,
+        intact,
+        fault: shown_fault,
+        unproved: &unproved,
+    })?;
     match fault {
         Some(fault) => Err(Failure::AuditBroken { sequence: fault.sequence, reason: fault.reason }),
         None if session.output.wants_json() => Ok(()),
-        None => session.output.line(format_args!("the audit log is intact: {entries} entries")),
+        None => {
+            session.output.line(format_args!("the audit log is intact: {entries} entries"))?;
+            unproved.iter().try_for_each(|stretch| session.output.line(stretch.line()))
+        }
     }
 }
 

@@ -14,12 +14,14 @@ mod logs;
 mod mv;
 mod passwd;
 mod profile;
+mod reads;
 mod recovery;
 mod rekey;
 mod restore_backup;
 mod rm;
 pub(crate) mod run;
 mod set;
+mod show;
 mod status;
 mod unlock;
 
@@ -78,7 +80,14 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Recovery(command) => recovery::run(session, command),
         Command::Profile(ProfileCommand::List) => profile::list(session),
         Command::Audit(AuditCommand::Tail { count, follow }) => audit::tail(session, *count, *follow),
+        Command::Audit(AuditCommand::Show { secret, since, requester }) => {
+            let of_profile = session.names_profile();
+            let (secret, requester) = (secret.as_deref(), requester.as_deref());
+            show::run(session, &show::Sought { secret, requester, since: *since, of_profile })
+        }
         Command::Audit(AuditCommand::Verify) => audit::verify(session),
+        Command::Audit(AuditCommand::Unused { since }) => reads::unused(session, *since),
+        Command::Audit(AuditCommand::Age { over }) => reads::age(session, *over),
         Command::Daemon(DaemonCommand::Start) => daemon::start(session),
         Command::Daemon(DaemonCommand::Stop) => daemon::stop(session),
         Command::Daemon(DaemonCommand::Restart) => daemon::restart(session),
