@@ -10,13 +10,13 @@ use core_types::limits::{ARGUMENTS_MAX, SELECTION_MAX};
 use core_types::protocol::launcher::{
     LauncherDenial, LauncherRequest, LauncherService, OsBytes, RUN_DESCRIPTORS, Run, Started,
 };
-use core_types::protocol::profile::{Operation, Outcome, Requester, SecretOperationAudit};
+use core_types::protocol::profile::{ChildRecord, Operation, Outcome, Requester, SecretOperationAudit};
 use core_types::protocol::secrets::{GetBatch, List, NamedSecret, SecretsDenial, Selection};
 use core_types::protocol::{Call, DenialOf};
 use core_types::{ProfileName, SecretName};
 
 use crate::batches;
-use crate::environment::environment;
+use crate::environment::{environment, variables};
 use crate::handover::StagePlan;
 use crate::spawn::{self, Child};
 use crate::spawner::{OWN_EXECUTABLE, Spawner};
@@ -55,7 +55,7 @@ impl Serve for Launcher {
                 let requester = Requester::from(&caller.sender);
                 let result = self.run(&run, caller).await;
                 self.record(&run, requester, &result).await;
-                answer(&run, result)
+                answer(&run, result.map(|child| Started { pid: child.pid }))
             }
         }
     }
@@ -63,12 +63,13 @@ impl Serve for Launcher {
 
 impl Launcher {
     /// Starts the program of a request, or says why it was not started.
-    async fn run(&self, run: &Run, caller: Caller) -> Result<Started, LauncherDenial> {
+    async fn run(&self, run: &Run, caller: Caller) -> Result<ChildRecord, LauncherDenial> {
         only_the_command_line(&caller)?;
         check(run)?;
         let [input, output, error, directory, control] = descriptors(caller.descriptors)?;
         let secrets = self.fetch(run, caller.deadline).await?;
         let environment = environment(run, &secrets)?;
+        let variables = variables(run, &secrets);
         drop(secrets);
         let plan = StagePlan {
             arguments: run.arguments.clone(),
@@ -79,7 +80,7 @@ impl Launcher {
         let streams = [input, output, error];
         let child = Child { plan, streams, directory, control, terminal: run.terminal };
         let pid = spawn::start(&self.spawner, child, caller.deadline).await?;
-        Ok(Started { pid })
+        Ok(ChildRecord { pid, variables, exit: None })
     }
 
     /// Reads everything the request selects: all of it, or nothing.
@@ -143,13 +144,14 @@ impl Launcher {
     }
 
     /// Records the attempt; what it read is in the entries of `daemon-secrets`.
-    async fn record(&self, run: &Run, requester: Requester, result: &Result<Started, LauncherDenial>) {
+    async fn record(&self, run: &Run, requester: Requester, result: &Result<ChildRecord, LauncherDenial>) {
         let outcome = match result {
             Ok(_) => Outcome::Done,
             Err(denial) => Outcome::Failed { reason: denial.to_string() },
         };
         let entry = SecretOperationAudit::new(unix_ms(SystemTime::now()), Operation::Run, requester, outcome)
             .about(run.profiles.first().cloned(), run.arguments.first().map(subject));
+        let entry = SecretOperationAudit { child: result.as_ref().ok().cloned(), ..entry };
         if let Err(error) = self.context.audit.record(vec![entry], Room::none()).await {
             tracing::error!(%error, "a run was not recorded");
         }

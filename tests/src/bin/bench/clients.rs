@@ -15,14 +15,15 @@ const CLIENTS: [usize; 3] = [1, 8, 64];
 const DURATION: Duration = Duration::from_secs(2);
 
 /// What a number of clients saw.
-struct Seen {
-    per_second: f64,
+pub(crate) struct Seen {
+    pub(crate) per_second: f64,
     /// Sorted, in microseconds.
     times: Vec<f64>,
 }
 
 impl Seen {
-    fn at(&self, percent: usize) -> f64 {
+    /// The time that so many hundredths of the requests took at most, in microseconds.
+    pub(crate) fn at(&self, percent: usize) -> f64 {
         self.times[self.times.len() * percent / 100]
     }
 }
@@ -49,7 +50,8 @@ pub(crate) fn all(system: &System) -> Vec<Row> {
     rows.collect()
 }
 
-fn ask(system: &System, clients: usize) -> Seen {
+/// Has this many clients ask for a secret, as often as they can for a while.
+pub(crate) fn ask(system: &System, clients: usize) -> Seen {
     let begin = Barrier::new(clients);
     let mut times = Vec::new();
     std::thread::scope(|scope| {

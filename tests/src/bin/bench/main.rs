@@ -4,6 +4,7 @@
 // It is a program for people who measure: it prints, and ends with a panic where the world is not in order.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod audit;
 mod clients;
 mod cores;
 mod echo;
@@ -34,7 +35,7 @@ fn main() {
 }
 
 /// The groups of rows.
-const ALL: [&str; 5] = ["memory", "latency", "clients", "throughput", "storage"];
+const ALL: [&str; 6] = ["memory", "latency", "clients", "throughput", "audit", "storage"];
 
 fn bench(groups: &[&str]) {
     if cfg!(debug_assertions) {
@@ -47,6 +48,7 @@ fn bench(groups: &[&str]) {
             "memory" => rows.extend([memory::idle(), memory::cached()]),
             "latency" => rows.extend(latency::all(&booted())),
             "clients" => rows.extend(clients::all(&booted())),
+            "audit" => rows.extend(audit::all()),
             "throughput" => rows.push(throughput::pipe(&booted())),
             _ => rows.extend(storage::all(&booted())),
         }
