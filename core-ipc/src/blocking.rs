@@ -114,7 +114,7 @@ impl Client {
         service: &'static str,
         deadline: Instant,
     ) -> Result<(), CallError<D>> {
-        if self.sealed.get(service).is_some_and(|session| !session.is_worn()) {
+        if self.sealed.get(service).is_some_and(|session| !session.is_worn(Instant::now())) {
             return Ok(());
         }
         let key = self.key_of(service, deadline)?;
@@ -122,7 +122,7 @@ impl Client {
             SealInitiator::start(&self.identity, service, key).map_err(WireError::from)?;
         let envelope = Envelope { method: 0, seal: Seal::Handshake, deadline, descriptors: Vec::new() };
         let answer = self.exchange(service, envelope, &message)?;
-        let session = initiator.finish(&answer.body).map_err(|_| ConnectError::Handshake)?;
+        let session = initiator.finish(&answer.body, Instant::now()).map_err(|_| ConnectError::Handshake)?;
         self.sealed.insert(service, session);
         Ok(())
     }
@@ -171,6 +171,7 @@ impl Client {
             descriptors: socket::count_descriptors(&envelope.descriptors)?,
             seal: envelope.seal,
         };
+        self.wire.keep_fresh(Instant::now())?;
         self.wire.send(&header, body, envelope.descriptors)?;
         loop {
             let written = socket::flush(&self.socket, &mut self.wire).map_err(lost)?;

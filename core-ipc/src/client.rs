@@ -96,6 +96,7 @@ impl Shared {
         body: &[u8],
         fds: Vec<OwnedFd>,
     ) -> Result<(), WireError> {
+        link.wire.keep_fresh(Instant::now())?;
         link.wire.send(header, body, fds)?;
         // An error shows again where the connection is read, and is dealt with there.
         if !matches!(link.flush(), Ok(true)) {
@@ -228,7 +229,7 @@ impl BusClient {
         deadline: Instant,
     ) -> Result<(), CallError<D>> {
         if let Link::Up(link) = &*self.shared.lock()
-            && link.sealed.get(service).is_some_and(|session| !session.is_worn())
+            && link.sealed.get(service).is_some_and(|session| !session.is_worn(Instant::now()))
         {
             return Ok(());
         }
@@ -237,7 +238,7 @@ impl BusClient {
             SealInitiator::start(&self.shared.identity, service, key).map_err(WireError::from)?;
         let envelope = Envelope { method: 0, deadline, descriptors: Vec::new() };
         let answer = self.exchange(service, envelope, |_| Ok((Seal::Handshake, message.to_vec()))).await?;
-        let session = initiator.finish(&answer.body).map_err(|_| ConnectError::Handshake)?;
+        let session = initiator.finish(&answer.body, Instant::now()).map_err(|_| ConnectError::Handshake)?;
         if let Link::Up(link) = &mut *self.shared.lock() {
             link.sealed.insert(service, session);
         }

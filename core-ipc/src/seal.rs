@@ -6,10 +6,11 @@
 //! answers, then the plaintext. So a body that was cut, moved to another request, or sent again does not open.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use core_crypto::scrubbed;
 use core_types::DaemonName;
-use core_types::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
+use core_types::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, KEY_SECONDS_MAX};
 use snow::StatelessTransportState;
 use zeroize::Zeroizing;
 
@@ -114,16 +115,17 @@ impl SealInitiator {
         Ok((Self(initiator), message))
     }
 
-    /// Takes the body of the handshake's response.
+    /// Takes the body of the handshake's response, which came now.
     ///
     /// # Errors
     /// It did not come from the owner of the key.
-    pub fn finish(self, body: &[u8]) -> Result<SealedAsker, NoiseError> {
+    pub fn finish(self, body: &[u8], now: Instant) -> Result<SealedAsker, NoiseError> {
         let (number, message) = body.split_first_chunk::<NONCE_BYTES>().ok_or(NoiseError)?;
         Ok(SealedAsker {
             number: u64::from_be_bytes(*number),
             transport: self.0.finish_stateless(message)?,
             next_nonce: 0,
+            opened: now,
         })
     }
 }
@@ -133,6 +135,7 @@ pub struct SealedAsker {
     number: u64,
     transport: StatelessTransportState,
     next_nonce: u64,
+    opened: Instant,
 }
 
 impl SealedAsker {
@@ -144,8 +147,8 @@ impl SealedAsker {
 
     /// Whether it is time to open a new session instead.
     #[must_use]
-    pub fn is_worn(&self) -> bool {
-        self.next_nonce >= MESSAGES_MAX
+    pub fn is_worn(&self, now: Instant) -> bool {
+        self.next_nonce >= MESSAGES_MAX || now >= self.opened + Duration::from_secs(KEY_SECONDS_MAX)
     }
 
     /// Seals a request; returns its nonce, by which its response is known, and the body.
@@ -279,7 +282,7 @@ mod tests {
         let mut sessions = SealedSessions::new("daemon-x", 7);
         let (start, message) = SealInitiator::start(&ours, "daemon-x", theirs.public()).unwrap();
         let response = sessions.accept(&theirs, None, &message).unwrap();
-        (start.finish(&response).unwrap(), sessions)
+        (start.finish(&response, Instant::now()).unwrap(), sessions)
     }
 
     #[test]
@@ -359,7 +362,7 @@ mod tests {
         let mut accept = |key| {
             let (start, message) = SealInitiator::start(&ours, "daemon-x", theirs.public()).unwrap();
             let response = sessions.accept(&theirs, Some((name.clone(), key)), &message)?;
-            let mut asker = start.finish(&response)?;
+            let mut asker = start.finish(&response, Instant::now())?;
             let (_, body) = asker.seal(b"").unwrap();
             sessions.open(asker.number(), &body).unwrap().map(|request| request.name)
         };
@@ -378,5 +381,11 @@ mod tests {
         assert_eq!(sessions.sessions.len(), SESSIONS_MAX);
         let (_, body) = asker.seal(b"").unwrap();
         assert!(sessions.open(asker.number(), &body).is_none());
+    }
+    #[test]
+    fn a_session_is_worn_after_an_hour() {
+        let (asker, _) = session();
+        assert!(!asker.is_worn(asker.opened + Duration::from_secs(KEY_SECONDS_MAX - 1)));
+        assert!(asker.is_worn(asker.opened + Duration::from_secs(KEY_SECONDS_MAX)));
     }
 }

@@ -47,6 +47,8 @@ pub const PROCESS_CONNECTIONS_MAX: usize = 64;
 pub const PROCESS_DELIVERED_MAX: usize = 16;
 /// Most requests that services have at once from all processes that ask for more than they wait for.
 pub const PRESSING_DELIVERED_MAX: usize = 8;
+/// How long a key may be used on a connection, or a sealed session be used, in seconds.
+pub const KEY_SECONDS_MAX: u64 = 3_600;
 /// Most requests one connection may have unanswered.
 pub const IN_FLIGHT_MAX: usize = 64;
 /// Most bytes waiting to be written to one connection.

@@ -92,6 +92,7 @@ impl Peer {
         body: &[u8],
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), WireError> {
+        self.wire.keep_fresh(Instant::now())?;
         self.wire.send(header, body, descriptors)?;
         // A broken socket shows again where it is read.
         let _ = self.flush();

@@ -2,6 +2,8 @@
 //! promise. `make fuzz` runs them under libFuzzer (`fuzz/main.rs`), `tests/fuzz.rs` runs them over the corpus and a
 //! number of mutations in every test run.
 
+use std::time::Instant;
+
 use core_ipc::seal::{SealInitiator, SealedSessions};
 use core_ipc::wire::noise::{Identity, Initiator, Responder, Session};
 use core_ipc::wire::{Connection, frame};
@@ -133,13 +135,14 @@ fn handshake(input: &[u8]) {
             let reply = sessions.accept(&theirs, None, &message).expect("an honest message");
             // The session's number before the message only says which session is meant.
             let (number, message) = reply.split_at(size_of::<u64>());
-            let refused = |bytes: Vec<u8>| initiator.finish(&[number, &bytes].concat()).is_err();
+            let refused =
+                |bytes: Vec<u8>| initiator.finish(&[number, &bytes].concat(), Instant::now()).is_err();
             assert!(changed(message, input).is_none_or(refused));
         }
         _ => {
             let (initiator, message) = seal();
             let reply = sessions.accept(&theirs, None, &message).expect("an honest message");
-            let mut asker = initiator.finish(&reply).expect("an honest reply");
+            let mut asker = initiator.finish(&reply, Instant::now()).expect("an honest reply");
             let (nonce, body) = asker.seal(b"request").expect("a short request");
             if let Some(bytes) = changed(&body, input) {
                 assert!(sessions.open(asker.number(), &bytes).is_none_or(|opened| opened.is_err()));

@@ -8,9 +8,10 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use core_types::header::Header;
-use core_types::limits::{DESCRIPTORS_MAX, OUTGOING_BYTES_MAX};
+use core_types::limits::{DESCRIPTORS_MAX, KEY_SECONDS_MAX, OUTGOING_BYTES_MAX};
 use zeroize::Zeroizing;
 
 use super::frame::{self, Frame, LENGTH_BYTES};
@@ -54,6 +55,7 @@ pub struct Connection {
     output: Vec<u8>,
     output_start: usize,
     written: u64,
+    fresh_since: Option<Instant>,
     attached: VecDeque<(u64, Vec<OwnedFd>)>,
 }
 
@@ -71,6 +73,7 @@ impl Connection {
             output: Vec::new(),
             output_start: 0,
             written: 0,
+            fresh_since: None,
             attached: VecDeque::new(),
         }
     }
@@ -134,6 +137,11 @@ impl Connection {
             return Ok(false);
         };
         self.session.open(record, &mut self.partial)?;
+        if length == TAG_BYTES {
+            // A new key, between two frames.
+            self.input_start += RECORD_LENGTH_BYTES + length;
+            return if self.expected.is_none() { Ok(true) } else { Err(WireError::Malformed) };
+        }
         let expected = match self.expected {
             Some(expected) => expected,
             None => {
@@ -202,6 +210,20 @@ impl Connection {
         self.output.reserve(length + length.div_ceil(PAYLOAD_BYTES_MAX) * RECORD_OVERHEAD_BYTES);
         self.seal_record(&first)?;
         rest.chunks(PAYLOAD_BYTES_MAX).try_for_each(|payload| self.seal_record(payload))
+    }
+
+    /// To be called before [`Self::send`], with the time: has a new key follow when the present one is too old. The
+    /// other end needs no clock for it.
+    ///
+    /// # Errors
+    /// The connection cannot go on.
+    pub fn keep_fresh(&mut self, now: Instant) -> Result<(), WireError> {
+        let since = *self.fresh_since.get_or_insert(now);
+        if now < since + Duration::from_secs(KEY_SECONDS_MAX) {
+            return Ok(());
+        }
+        self.fresh_since = Some(now);
+        if self.session.is_fresh() { Ok(()) } else { self.seal_record(&[]) }
     }
 
     fn seal_record(&mut self, payload: &[u8]) -> Result<(), WireError> {
@@ -346,6 +368,61 @@ mod tests {
         pair.b.take_bytes(&second);
         assert_eq!(pair.b.next_frame().unwrap().unwrap().descriptors.len(), 2);
         assert_eq!(pair.a.send(&with_two, b"", vec![pipe()]), Err(WireError::Descriptors));
+    }
+
+    #[test]
+    fn keys_change_by_time_and_count_under_traffic_both_ways_and_nothing_is_lost() {
+        const FRAMES: u64 = 10_000;
+        let mut pair = Pair::new();
+        // Soon worn by count, at the same message on both sides.
+        pair.a.session.wear_until(300);
+        pair.b.session.wear_until(300);
+        let mut now = Instant::now();
+        let (mut heard_a, mut heard_b, mut changes) = (0, 0, 0);
+        for number in 1..=FRAMES {
+            now += Duration::from_secs(if number % 100 == 0 { KEY_SECONDS_MAX } else { 1 });
+            let body = vec![7; usize::try_from(number % 700).unwrap()];
+            for end in [&mut pair.a, &mut pair.b] {
+                changes += usize::from(
+                    end.fresh_since.is_some_and(|since| now >= since + Duration::from_secs(KEY_SECONDS_MAX)),
+                );
+                end.keep_fresh(now).unwrap();
+                end.send(&header(number), &body, Vec::new()).unwrap();
+            }
+            // What one end has sent is on its way for a while, and arrives in pieces.
+            if number % 7 == 0 || number == FRAMES {
+                let (to_b, to_a) = (Pair::drain(&mut pair.a), Pair::drain(&mut pair.b));
+                for piece in to_b.chunks(501) {
+                    pair.b.take_bytes(piece);
+                    while let Some(frame) = pair.b.next_frame().unwrap() {
+                        heard_b += 1;
+                        assert_eq!(frame.header.id, heard_b);
+                    }
+                }
+                for piece in to_a.chunks(97) {
+                    pair.a.take_bytes(piece);
+                    while let Some(frame) = pair.a.next_frame().unwrap() {
+                        heard_a += 1;
+                        assert_eq!(frame.header.id, heard_a);
+                    }
+                }
+            }
+        }
+        assert_eq!((heard_a, heard_b), (FRAMES, FRAMES));
+        assert!(changes >= 200, "{changes}");
+    }
+
+    #[test]
+    fn a_new_key_is_taken_between_frames_and_not_twice_in_a_row() {
+        let mut pair = Pair::new();
+        assert!(pair.a.seal_record(&[]).is_ok());
+        pair.b.take_bytes(&Pair::drain(&mut pair.a));
+        assert_eq!(pair.b.next_frame().err(), Some(WireError::Noise(NoiseError)), "the key is new already");
+        let mut pair = Pair::new();
+        pair.a.seal_record(&[0, 0, 0, 99, 1]).unwrap();
+        pair.a.seal_record(&[]).unwrap();
+        pair.b.take_bytes(&Pair::drain(&mut pair.a));
+        assert_eq!(pair.b.next_frame().err(), Some(WireError::Malformed), "in the middle of a frame");
     }
 
     #[test]

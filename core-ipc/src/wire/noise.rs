@@ -190,20 +190,24 @@ fn remote_key(state: &HandshakeState) -> Result<PublicKey, NoiseError> {
 }
 
 /// Counts what one direction has sealed under its key.
-#[derive(Default)]
 struct Wear {
     messages: u64,
     bytes: u64,
+    messages_max: u64,
 }
 
 impl Wear {
-    /// Adds a message; says whether the key is worn out by it. Both sides count the same, so both change keys at once.
+    fn new(messages_max: u64) -> Self {
+        Self { messages: 0, bytes: 0, messages_max }
+    }
+
+    /// Adds a message; says whether the key is worn out by it, or no longer wanted by the sender. Both sides count the same, so both change keys at once.
     fn add(&mut self, bytes: usize) -> bool {
         self.messages += 1;
         self.bytes += bytes as u64;
-        let worn = self.messages >= REKEY_MESSAGES || self.bytes >= REKEY_BYTES;
+        let worn = bytes == 0 || self.messages >= self.messages_max || self.bytes >= REKEY_BYTES;
         if worn {
-            *self = Self::default();
+            *self = Self::new(self.messages_max);
         }
         worn
     }
@@ -223,8 +227,8 @@ impl Session {
         Ok(Self {
             transport: state.into_transport_mode()?,
             remote,
-            sent: Wear::default(),
-            received: Wear::default(),
+            sent: Wear::new(REKEY_MESSAGES),
+            received: Wear::new(REKEY_MESSAGES),
         })
     }
 
@@ -234,7 +238,19 @@ impl Session {
         self.remote
     }
 
+    /// Has keys change after so many messages already.
+    #[cfg(test)]
+    pub(crate) fn wear_until(&mut self, messages_max: u64) {
+        (self.sent, self.received) = (Wear::new(messages_max), Wear::new(messages_max));
+    }
+
+    /// Whether nothing has been sealed under the present key.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.sent.messages == 0
+    }
+
     /// Seals one message; `payload` has at most [`PAYLOAD_BYTES_MAX`] bytes, the result goes to the end of `output`.
+    /// A message without payload tells the other side that a new key follows.
     ///
     /// # Errors
     /// The payload is too long.
@@ -251,10 +267,13 @@ impl Session {
     /// Opens one message to the end of `output`.
     ///
     /// # Errors
-    /// It was changed, dropped, repeated or moved on the way.
+    /// It was changed, dropped, repeated or moved on the way, or wants a new key where there is a new one.
     pub(crate) fn open(&mut self, message: &[u8], output: &mut Vec<u8>) -> Result<(), NoiseError> {
         let start = output.len();
         let length = message.len().checked_sub(TAG_BYTES).ok_or(NoiseError)?;
+        if length == 0 && self.received.messages == 0 {
+            return Err(NoiseError);
+        }
         output.resize(start + length, 0);
         self.transport.read_message(message, &mut output[start..])?;
         if self.received.add(length) {
