@@ -1,10 +1,11 @@
 //! The bus against clients that break the wire: each ends its own connection and nothing else.
 // Functions beside the tests report by panicking, as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
-use std::io::{IoSlice, Read as _, Write as _};
+use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,9 @@ use core_types::name::{BUS, PROFILE};
 use core_types::protocol::bus::{BusRequest, Peers};
 use core_types::protocol::encode;
 use core_types::protocol::profile::{AuditStatus, ProfileRequest};
+use rustix::fs::{Gid, Uid};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 use tests::hostile::{Hostile, request_header};
 use tests::system::wait_for;
 use tests::{PATIENCE, Spec, System};
@@ -59,6 +62,49 @@ fn a_handshake_that_takes_too_long_is_ended_however_busy_it_looks() {
     };
     let limit = Duration::from_millis(HANDSHAKE_MS_MAX);
     assert!(ended >= limit && ended < limit + Duration::from_secs(3), "{ended:?}");
+    system.pds(["get", "api-key"]).run().done().prints(VALUE);
+}
+
+/// Connects as another user, sends message 1, and says how that ended.
+fn as_another_user(path: &std::path::Path, message: &[u8]) -> std::io::ErrorKind {
+    let (user, group) = (Uid::from_raw(65_534), Gid::from_raw(65_534));
+    set_thread_res_gid(group, group, group).unwrap();
+    set_thread_res_uid(user, user, user).unwrap();
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    match stream.write_all(message).and_then(|()| stream.read(&mut [0])) {
+        Ok(count) => panic!("{count} bytes were read, after all that was sent had been"),
+        Err(error) => error.kind(),
+    }
+}
+
+#[test]
+fn another_user_is_sent_away_before_a_byte_of_it_is_read() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("only root can be another user");
+        return;
+    }
+    let system = booted();
+    let key = socket::published_key(&system.paths().bus_public_key()).unwrap().unwrap();
+    let (_, message) = Initiator::start(&Identity::generate().unwrap(), key, &socket::prologue()).unwrap();
+    let (path, runtime) = (system.paths().bus_socket(), system.paths().runtime().to_owned());
+    let set_mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // As careless as it gets: everyone may reach the socket.
+    set_mode(system.folder(), 0o711);
+    set_mode(&runtime, 0o711);
+    set_mode(&path, 0o666);
+    for _ in 0..100 {
+        // In a thread of its own, whose user is its own as well.
+        let (path, message) = (path.clone(), message);
+        let ended = std::thread::spawn(move || as_another_user(&path, &message)).join().unwrap();
+        // A socket that is closed with something unread in it resets the other end (unix(7)).
+        assert!(matches!(ended, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{ended:?}");
+    }
+    set_mode(system.folder(), 0o700);
+    set_mode(&runtime, 0o700);
+    set_mode(&path, 0o600);
     system.pds(["get", "api-key"]).run().done().prints(VALUE);
 }
 
