@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use core_ipc::wire::PublicKey;
 use core_types::factor::{FactorLabel, FactorPolicy, LabelError};
 use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX, FACTORS_MAX};
 use core_types::pattern::Pattern;
 use core_types::protocol::launcher::Mapping;
-use core_types::{Note, NoteError, ProfileName, SecretName};
+use core_types::{DaemonName, Note, NoteError, ProfileName, SecretName};
 use jiff::Timestamp;
 
 use crate::error::Usage;
@@ -117,6 +118,12 @@ commands! {
     "factor" => Factor { group FactorCommand },
     /// A way to unlock that is written on paper
     "recovery" => Recovery { group RecoveryCommand },
+    /// Let a daemon of someone else on the bus, under a name that access rules can use
+    "enroll" => Enroll { options EnrollOptions },
+    /// List the daemons that were let on the bus
+    "enrolled" => Enrolled,
+    /// Refuse an enrolled daemon from now on, and end its connections
+    "revoke" => Revoke { options RevokeOptions },
     /// Profiles
     "profile" => Profile { group ProfileCommand },
     /// The audit log
@@ -206,6 +213,28 @@ pub(crate) struct PurgeOptions {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+/// Options of `pds enroll`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EnrollOptions {
+    /// The name it gets
+    #[arg(value_parser = daemon_name)]
+    pub(crate) name: DaemonName,
+    /// Write its new key into this file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Enroll this public key of 64 hex digits, whose private half the daemon keeps
+    #[arg(long, value_name = "HEX", conflicts_with = "key_file", value_parser = public_key)]
+    pub(crate) public_key: Option<PublicKey>,
+}
+
+/// Options of `pds revoke`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RevokeOptions {
+    /// Its name
+    #[arg(value_parser = daemon_name)]
+    pub(crate) name: DaemonName,
 }
 
 /// Where a password comes from, when not from the terminal.
@@ -517,6 +546,14 @@ fn seconds(text: &str) -> Result<Duration, ValueError> {
 
 fn pattern(text: &str) -> Result<Pattern, core_types::NameError> {
     Pattern::parse(text)
+}
+
+fn daemon_name(text: &str) -> Result<DaemonName, core_types::NameError> {
+    DaemonName::parse(text)
+}
+
+fn public_key(text: &str) -> Result<PublicKey, &'static str> {
+    PublicKey::from_hex(text).ok_or("it is not 64 hex digits")
 }
 
 fn note(text: &str) -> Result<Note, NoteError> {

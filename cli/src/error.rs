@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use core_crypto::EntropyError;
 use core_crypto::private_fs::PrivateFsError;
+use core_ipc::key_file::KeyFileError;
 use core_ipc::{CallError, ConnectError};
 use core_types::config::ConfigError;
 use core_types::header::Refusal;
@@ -88,6 +89,8 @@ pub(crate) enum Failure {
     Hardening(io::Error),
     #[error("{0}")]
     Paths(#[from] PathsError),
+    #[error("the key could not be made: {0}")]
+    KeyFile(KeyFileError),
     #[error("the configuration cannot be read: {0}")]
     ConfigFile(PrivateFsError),
     #[error("the configuration {} is not UTF-8 text", path.display())]
@@ -198,8 +201,8 @@ impl Failure {
             Self::Denied(Denial::Launcher(LauncherDenial::Secrets(denial))) => secrets_exit(denial),
             Self::Denied(Denial::Launcher(_)) => Exit::NotStarted,
             Self::Denied(Denial::Profile(ProfileDenial::Identity { .. })) => Exit::Denied,
-            Self::Denied(Denial::Bus(BusDenial::NotRegistered | BusDenial::TopicForbidden)) => Exit::Denied,
-            Self::Denied(Denial::Profile(_) | Denial::Bus(_)) => Exit::Failed,
+            Self::Denied(Denial::Bus(denial)) => bus_exit(denial),
+            Self::Denied(Denial::Profile(_)) | Self::KeyFile(_) => Exit::Failed,
             Self::Refused { refusal: Refusal::Forbidden, .. } => Exit::Denied,
             Self::Refused { .. }
             | Self::NotRunning
@@ -278,6 +281,8 @@ impl Failure {
             Self::Denied(Denial::Profile(ProfileDenial::Log(_))) => {
                 Some("see that its disk is not full, and `pds daemon logs`".to_owned())
             }
+            Self::Denied(Denial::Bus(denial)) => bus_next(denial),
+            Self::KeyFile(_) => Some("name another file with --key-file".to_owned()),
             // A folder or file that is not private says itself what to do.
             Self::ConfigFile(_) | Self::Connect(ConnectError::Folder(_)) => None,
             Self::Denied(_)
@@ -353,6 +358,33 @@ impl Failure {
         messages.error(&format!("{what}: {self}"), self.next(profile).as_deref());
         self.exit()
     }
+}
+
+/// The exit code for what the bus denied.
+fn bus_exit(denial: &BusDenial) -> Exit {
+    match denial {
+        BusDenial::NotRegistered | BusDenial::TopicForbidden | BusDenial::NotForDaemons => Exit::Denied,
+        BusDenial::ReservedName(_) => Exit::Usage,
+        BusDenial::AlreadyEnrolled(_) | BusDenial::KeyUsed => Exit::Exists,
+        BusDenial::NotEnrolled(_) => Exit::NotFound,
+        BusDenial::Unrecorded => Exit::Unavailable,
+        BusDenial::NameTaken | BusDenial::Invalid | BusDenial::TooManyEnrolled | BusDenial::Storage(_) => {
+            Exit::Failed
+        }
+    }
+}
+
+fn bus_next(denial: &BusDenial) -> Option<String> {
+    let next = match denial {
+        BusDenial::ReservedName(_) => "choose another name",
+        BusDenial::AlreadyEnrolled(name) => {
+            return Some(format!("choose another name, or `pds revoke {name}` first"));
+        }
+        BusDenial::NotEnrolled(_) => "`pds enrolled` lists the names",
+        BusDenial::Unrecorded => "try again in a moment; `pds status` shows which daemons run",
+        _ => return None,
+    };
+    Some(next.to_owned())
 }
 
 fn secrets_exit(denial: &SecretsDenial) -> Exit {
@@ -584,6 +616,9 @@ fn what_failed(command: &Command) -> String {
         Command::Daemon(DaemonCommand::Start) => "cannot start".to_owned(),
         Command::Daemon(DaemonCommand::Stop) => "cannot stop".to_owned(),
         Command::Daemon(DaemonCommand::Restart) => "cannot restart".to_owned(),
+        Command::Enroll(options) => format!("'{}' cannot be enrolled", options.name),
+        Command::Enrolled => "cannot list the enrolled daemons".to_owned(),
+        Command::Revoke(options) => format!("'{}' cannot be revoked", options.name),
         Command::Daemon(DaemonCommand::Logs { .. }) => "cannot show the logs".to_owned(),
     }
 }
@@ -802,6 +837,12 @@ mod tests {
             (Failure::Denied(Denial::Bus(BusDenial::TopicForbidden)), Exit::Denied),
             (Failure::Denied(Denial::Bus(BusDenial::NameTaken)), Exit::Failed),
             (Failure::Denied(Denial::Bus(BusDenial::Invalid)), Exit::Failed),
+            (Failure::Denied(Denial::Bus(BusDenial::NotForDaemons)), Exit::Denied),
+            (Failure::Denied(Denial::Bus(BusDenial::ReservedName("cli".parse().unwrap()))), Exit::Usage),
+            (Failure::Denied(Denial::Bus(BusDenial::AlreadyEnrolled("a".parse().unwrap()))), Exit::Exists),
+            (Failure::Denied(Denial::Bus(BusDenial::NotEnrolled("a".parse().unwrap()))), Exit::NotFound),
+            (Failure::Denied(Denial::Bus(BusDenial::KeyUsed)), Exit::Exists),
+            (Failure::Denied(Denial::Bus(BusDenial::Unrecorded)), Exit::Unavailable),
             (Failure::AuditBroken { sequence: 3, reason: "x".to_owned() }, Exit::Damaged),
             (Failure::ProfileVariable(NameError::Empty), Exit::Usage),
             (Failure::SeveralProfiles, Exit::Usage),

@@ -1,6 +1,6 @@
 //! A client of the bus without an async runtime: one request at a time, for the command line.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use core_types::header::{Destination, Header, Kind, Seal};
 use core_types::name::{BUS, DaemonName};
 use core_types::paths::Paths;
 use core_types::protocol::bus::{BusRequest, KeyOf};
-use core_types::protocol::{Call, DenialOf, Service, encode};
+use core_types::protocol::{Call, DenialOf, Service, Topic, encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zeroize::Zeroizing;
 
@@ -19,7 +19,7 @@ use crate::error::{CallError, CallOptions, ConnectError};
 use crate::seal::{SealInitiator, SealedAsker};
 use crate::socket::{self, LinkError, ReadBuffer};
 use crate::wire::noise::{Initiator, MESSAGE_2_BYTES, Session};
-use crate::wire::{Connection, Frame, Identity, PublicKey, WireError};
+use crate::wire::{Body, Connection, Frame, Identity, PublicKey, WireError};
 
 /// How long a service that is being started may take to have its key known.
 pub(crate) const KEY_PATIENCE: Duration = Duration::from_secs(2);
@@ -33,7 +33,21 @@ pub struct Client {
     identity: Identity,
     sealed: HashMap<&'static str, SealedAsker>,
     next_id: u64,
+    /// Events that came while an answer was waited for.
+    events: VecDeque<Event>,
 }
+
+/// Something that was published on a topic that was subscribed to.
+#[derive(Debug)]
+pub struct Event {
+    /// The topic.
+    pub topic: Topic,
+    /// The encoded event.
+    pub body: Body,
+}
+
+/// Most events that are kept for whoever takes them; the oldest goes first.
+const EVENTS_MAX: usize = 64;
 
 /// What a request is, besides its body.
 struct Envelope {
@@ -49,6 +63,15 @@ impl Client {
     /// # Errors
     /// Nobody listens, the runtime folder is not private, or the handshake fails or takes longer than `timeout`.
     pub fn connect(paths: &Paths, timeout: Duration) -> Result<Self, ConnectError> {
+        let identity = Identity::generate().map_err(|_| ConnectError::Handshake)?;
+        Self::connect_as(identity, paths, timeout)
+    }
+
+    /// As [`Self::connect`], with a key pair of the caller's: an enrolled one is known by its name.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]. The key of a revoked daemon is refused after the handshake: the first call is lost.
+    pub fn connect_as(identity: Identity, paths: &Paths, timeout: Duration) -> Result<Self, ConnectError> {
         let path = paths.bus_socket();
         if !paths.runtime().exists() {
             return Err(ConnectError::NoBus { path });
@@ -57,7 +80,6 @@ impl Client {
             .map_err(|error| ConnectError::Folder(error.to_string()))?;
         let socket = connect(&path)?;
         let key = socket::published_key(&paths.bus_public_key())?.ok_or(ConnectError::NoBus { path })?;
-        let identity = Identity::generate().map_err(|_| ConnectError::Handshake)?;
         let session = handshake(&socket, &identity, key, timeout)?;
         Ok(Self {
             paths: paths.clone(),
@@ -67,7 +89,42 @@ impl Client {
             identity,
             sealed: HashMap::new(),
             next_id: 1,
+            events: VecDeque::new(),
         })
+    }
+
+    /// Waits for the next event of the topics subscribed to (by the call [`Subscribe`]); `None` when none came in time.
+    ///
+    /// [`Subscribe`]: core_types::protocol::bus::Subscribe
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub fn next_event(&mut self, patience: Duration) -> Result<Option<Event>, LinkError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
+            }
+            while let Some(frame) = self.wire.next_frame()? {
+                self.keep_event(frame);
+            }
+            if self.events.is_empty() {
+                if !wait(&self.socket, PollFlags::IN, deadline)? {
+                    return Ok(None);
+                }
+                socket::receive(&self.socket, &mut self.wire, &mut self.buffer)?;
+            }
+        }
+    }
+
+    /// Keeps a frame if it is an event.
+    fn keep_event(&mut self, frame: Frame) {
+        if let (Kind::Event, Destination::Topic(topic)) = (frame.header.kind, frame.header.destination) {
+            if self.events.len() >= EVENTS_MAX {
+                self.events.pop_front();
+            }
+            self.events.push_back(Event { topic, body: frame.body });
+        }
     }
 
     /// Asks the call's service and waits for its answer, at most until the deadline.
@@ -183,8 +240,8 @@ impl Client {
                             core_types::protocol::decode(&frame.body).map_err(|_| WireError::Malformed)?;
                         return Err(CallError::Refused(refusal));
                     }
-                    // An answer to a request whose deadline passed earlier.
-                    _ => {}
+                    // An event, or an answer to a request whose deadline passed earlier.
+                    _ => self.keep_event(frame),
                 }
             }
             let wanted = if written { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };

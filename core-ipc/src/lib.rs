@@ -6,9 +6,11 @@
 
 pub mod blocking;
 mod client;
+pub mod enrolled;
 mod error;
 #[cfg(test)]
 mod golden;
+pub mod key_file;
 pub mod seal;
 pub mod socket;
 pub mod transport;

@@ -77,6 +77,13 @@ pub const ARGUMENTS_MAX: usize = 200_000;
 /// Longest single `NAME=value` string Linux accepts, its NUL included (`MAX_ARG_STRLEN`, execve(2)).
 pub const ENVIRONMENT_STRING_BYTES_MAX: usize = 131_072;
 
+/// Most daemons of others that can be enrolled.
+pub const ENROLLED_MAX: usize = 256;
+/// Most revoked keys that are remembered; then the oldest is forgotten.
+pub const REVOKED_MAX: usize = 4_096;
+/// Largest file of enrolled daemons, in bytes.
+pub const ENROLLED_BYTES_MAX: usize = 1 << 20;
+
 /// Largest configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// Largest page of audit lines in one answer.

@@ -167,6 +167,12 @@ pub const LAUNCHER: &str = "daemon-launcher";
 /// Who an unregistered client is in rules and in the audit log.
 pub const CLI: &str = "cli";
 
+/// Whether a name belongs to pds itself, so that no daemon of someone else can have it.
+#[must_use]
+pub fn is_own(name: &str) -> bool {
+    name == CLI || name.starts_with("daemon-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

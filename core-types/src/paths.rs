@@ -198,6 +198,18 @@ impl Paths {
         self.state.join("generations.json")
     }
 
+    /// The file of enrolled daemons.
+    #[must_use]
+    pub fn enrolled(&self) -> PathBuf {
+        self.data.join("enrolled")
+    }
+
+    /// Folder of the keys that `pds enroll` makes, where it is told no other place.
+    #[must_use]
+    pub fn enrolled_keys(&self) -> PathBuf {
+        self.data.join("enrolled-keys")
+    }
+
     /// The log of the daemons, where systemd keeps none.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {

@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used)] // a test, as a whole
 
 use core_types::header::{Destination, Header, Kind, Refusal, Seal, Sender};
-use core_types::protocol::bus::{Announce, BusRequest, KeyOf, Peers, Subscribe};
+use core_types::protocol::bus::{
+    Announce, BusDenial, BusRequest, Enroll, Enrolled, EnrolledDaemon, KeyOf, Peers, RegistryChange, Revoke,
+    Subscribe,
+};
 use core_types::protocol::launcher::{
     ChildCommand, ChildEvent, LauncherRequest, Mapping, ResourceLimit, Run,
 };
@@ -94,6 +97,25 @@ fn bus() -> Vec<String> {
         line("bus.subscribe", &BusRequest::from(Subscribe { topic: Topic::ProfileState })),
         line("bus.peers", &BusRequest::from(Peers {})),
         line("bus.key_of", &BusRequest::from(KeyOf { name: "daemon-secrets".parse().unwrap() })),
+    ]
+}
+
+fn enrolling() -> Vec<String> {
+    let name = || "backup".parse().unwrap();
+    let sender =
+        Sender { name: None, connection: 3, uid: 0, gid: 0, pid: None, executable: None, unit: None };
+    vec![
+        line("bus.enroll", &BusRequest::from(Enroll { name: name(), key: [7; 32] })),
+        line("bus.revoke", &BusRequest::from(Revoke { name: name() })),
+        line("bus.enrolled", &BusRequest::from(Enrolled {})),
+        line(
+            "reply.enrolled",
+            &EnrolledDaemon { name: name(), key: [7; 32], since_unix_ms: 1, connections: 2 },
+        ),
+        line("denial.already-enrolled", &BusDenial::AlreadyEnrolled(name())),
+        line("denial.not-enrolled", &BusDenial::NotEnrolled(name())),
+        line("event.registry-change", &RegistryChange { name: name(), enrolled: true, sender }),
+        line("bus.subscribe-secrets", &BusRequest::from(Subscribe { topic: Topic::SecretsChanged })),
     ]
 }
 
@@ -355,8 +377,18 @@ fn launcher() -> Vec<String> {
 
 #[test]
 fn the_bytes_of_every_message_are_as_they_were() {
-    let now = [headers(), bus(), secrets(), profile_service(), launcher(), protection(), backups(), rules()]
-        .concat()
-        .join("\n");
+    let now = [
+        headers(),
+        bus(),
+        secrets(),
+        profile_service(),
+        launcher(),
+        protection(),
+        backups(),
+        rules(),
+        enrolling(),
+    ]
+    .concat()
+    .join("\n");
     assert_eq!(now, GOLDEN.trim_end(), "a message changed: add a call instead of changing one\n{now}");
 }

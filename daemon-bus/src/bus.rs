@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use core_crypto::private_fs;
 use core_daemon::StartError;
+use core_ipc::enrolled::EnrolledDaemons;
 use core_ipc::socket::ReadBuffer;
-use core_ipc::wire::{Frame, Identity, WireError};
+use core_ipc::wire::{Frame, Identity, PublicKey, WireError};
 use core_types::header::{Header, Kind, Refusal, Seal};
 use core_types::limits::{DESCRIPTORS_HELD_MAX, STRANGER_BYTES_MAX, STRANGERS_BYTES_MAX};
 use core_types::name::BUS;
@@ -57,6 +58,7 @@ pub(crate) struct Bus {
     last_connection: ConnectionId,
     newcomers: Newcomers,
     pub(crate) router: Router,
+    pub(crate) enrolled: EnrolledDaemons,
     peers: HashMap<ConnectionId, Peer>,
     turns: Turns,
     /// Connections that are to end, because they do not read or keep too much.
@@ -128,6 +130,8 @@ impl Bus {
             let path = paths.bus_socket();
             StartError::Service(format!("the socket {} cannot be made: {error}", path.display()))
         };
+        let enrolled = EnrolledDaemons::read(&paths.enrolled())
+            .map_err(|error| StartError::Service(error.to_string()))?;
         let poll = Poll::new().map_err(|error| failed(error.into()))?;
         let listener = listen(paths).map_err(failed)?;
         poll.add(LISTENER, &listener).map_err(|error| failed(error.into()))?;
@@ -144,6 +148,7 @@ impl Bus {
             last_connection: 0,
             newcomers: Newcomers::default(),
             router: Router::default(),
+            enrolled,
             peers: HashMap::new(),
             turns: Turns::new(),
             ending: Vec::new(),
@@ -471,6 +476,17 @@ impl Bus {
         if self.peers.contains_key(&to) && self.send(to, header, body, Vec::new()).is_err() {
             self.cut_off(to);
         }
+    }
+
+    /// The connections of whoever owns a key.
+    pub(crate) fn connections_of(&self, key: PublicKey) -> impl Iterator<Item = ConnectionId> {
+        self.peers.iter().filter(move |(_, peer)| peer.key() == key).map(|(id, _)| *id)
+    }
+
+    /// Ends the connections of whoever owns a key, once what is being done is done.
+    pub(crate) fn end_all_of(&mut self, key: PublicKey) {
+        let all: Vec<ConnectionId> = self.connections_of(key).collect();
+        self.ending.extend(all);
     }
 
     /// The peer behind a connection.

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod bus;
+mod enroll;
 mod facts;
 mod newcomers;
 mod own;

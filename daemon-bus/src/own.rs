@@ -37,6 +37,18 @@ impl Bus {
                 let key = self.key_of(&call.name);
                 self.answer(from, Kind::Response, id, &key);
             }
+            Ok(BusRequest::Enroll(call)) => {
+                let result = self.enroll(from, &call);
+                self.answer(from, Kind::Response, id, &result);
+            }
+            Ok(BusRequest::Revoke(call)) => {
+                let result = self.revoke(from, &call);
+                self.answer(from, Kind::Response, id, &result);
+            }
+            Ok(BusRequest::Enrolled(_)) => {
+                let result = self.list_enrolled(from);
+                self.answer(from, Kind::Response, id, &result);
+            }
             Err(_) => self.refuse_all([Refused { to: from, correlation: id, refusal: Refusal::Forbidden }]),
         }
     }
@@ -84,7 +96,7 @@ impl Bus {
     }
 }
 
-fn own_header(kind: Kind, destination: Destination) -> Header {
+pub(crate) fn own_header(kind: Kind, destination: Destination) -> Header {
     Header {
         kind,
         id: 0,
@@ -104,7 +116,7 @@ fn own_entry() -> Option<PeerEntry> {
     Some(PeerEntry { name: DaemonName::parse(BUS).ok()?, version, pid: Some(std::process::id()) })
 }
 
-fn own_sender() -> Option<Sender> {
+pub(crate) fn own_sender() -> Option<Sender> {
     Some(Sender {
         name: Some(DaemonName::parse(BUS).ok()?),
         connection: 0,

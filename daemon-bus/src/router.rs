@@ -86,6 +86,15 @@ struct PeerState {
     topics: BTreeSet<Topic>,
     untold: HashMap<Misdeed, u32>,
     told: Option<Instant>,
+    /// Whether it has its name because the user enrolled its key.
+    enrolled: bool,
+}
+
+impl PeerState {
+    /// Whether it has no more of the bus than any client: no daemon of ours is behind it.
+    fn is_stranger(&self) -> bool {
+        self.sender.name.is_none() || self.enrolled
+    }
 }
 
 struct Registration {
@@ -118,6 +127,9 @@ pub(crate) struct Router {
 
 impl Router {
     /// A connection of a process has ended its handshake.
+    ///
+    /// One that has a name already is an enrolled daemon's: it may be asked for by that name, and is a stranger in all
+    /// that concerns its share of the bus.
     pub(crate) fn join(&mut self, sender: Sender, account: Account, now: Instant) {
         self.accounts.join(account, now);
         let state = PeerState {
@@ -127,6 +139,7 @@ impl Router {
             topics: BTreeSet::new(),
             untold: HashMap::new(),
             told: None,
+            enrolled: sender.name.is_some(),
             sender,
         };
         self.peers.insert(state.sender.connection, state);
@@ -135,7 +148,7 @@ impl Router {
     /// A connection has ended: its requests are forgotten, those put to it are refused, its last misdeeds are told.
     pub(crate) fn leave(&mut self, connection: ConnectionId) -> (Vec<Refused>, Vec<Incident>) {
         let Some(peer) = self.peers.remove(&connection) else { return (Vec::new(), Vec::new()) };
-        if peer.sender.name.is_none() {
+        if peer.is_stranger() {
             self.accounts.leave(peer.account);
         }
         self.services.retain(|_, registration| registration.connection != connection);
@@ -185,7 +198,7 @@ impl Router {
         let Some(registration) = self.services.get_mut(&service) else {
             return refuse(Refusal::ServiceUnknown);
         };
-        let (registered, account) = (peer.sender.name.is_some(), peer.account);
+        let (registered, account) = (!peer.is_stranger(), peer.account);
         let allowance = if registered { IN_FLIGHT_REGISTERED_MAX } else { IN_FLIGHT_MAX };
         if peer.in_flight >= allowance {
             if !registered {
@@ -366,7 +379,8 @@ impl Router {
             Some(held) if held.connection != from => Err(BusDenial::NameTaken),
             Some(_) => Ok(()),
             None => {
-                if peer.sender.name.replace(call.name.clone()).is_none() {
+                if peer.sender.name.is_none() {
+                    peer.sender.name = Some(call.name.clone());
                     self.accounts.leave(peer.account);
                 }
                 let registration =
@@ -417,19 +431,24 @@ impl Router {
 
     /// The connections that are not registered daemons'.
     pub(crate) fn strangers(&self) -> impl Iterator<Item = Stranger> {
-        let strangers = self.peers.iter().filter(|(_, peer)| peer.sender.name.is_none());
+        let strangers = self.peers.iter().filter(|(_, peer)| peer.is_stranger());
         strangers.map(|(id, peer)| Stranger { id: *id, account: peer.account, asks: peer.in_flight > 0 })
     }
 
     /// The connection, if it is not a registered daemon's.
     pub(crate) fn stranger(&self, connection: ConnectionId) -> Option<Stranger> {
-        let peer = self.peers.get(&connection).filter(|peer| peer.sender.name.is_none())?;
+        let peer = self.peers.get(&connection).filter(|peer| peer.is_stranger())?;
         Some(Stranger { id: connection, account: peer.account, asks: peer.in_flight > 0 })
+    }
+
+    /// Who is behind the connection.
+    pub(crate) fn sender(&self, connection: ConnectionId) -> Option<&Sender> {
+        self.peers.get(&connection).map(|peer| &peer.sender)
     }
 
     /// Whether the connection is a registered daemon's.
     pub(crate) fn is_registered(&self, connection: ConnectionId) -> bool {
-        self.peers.get(&connection).is_some_and(|peer| peer.sender.name.is_some())
+        self.peers.get(&connection).is_some_and(|peer| !peer.is_stranger())
     }
 }
 

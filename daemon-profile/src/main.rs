@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let daemon = Daemon {
         name: PROFILE,
         version: env!("CARGO_PKG_VERSION"),
-        topics: &[Topic::BusIncident, Topic::ProfileState],
+        topics: &[Topic::BusIncident, Topic::ProfileState, Topic::BusRegistry],
         keep_core_limit: false,
     };
     core_daemon::run(daemon, |context| {

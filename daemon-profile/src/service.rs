@@ -7,7 +7,7 @@ use core_types::config::{AuditMode, Config};
 use core_types::header::Sender;
 use core_types::name::{DaemonName, LAUNCHER, SECRETS};
 use core_types::paths::Paths;
-use core_types::protocol::bus::{Incident, Misdeed};
+use core_types::protocol::bus::{Incident, Misdeed, RegistryChange};
 use core_types::protocol::profile::{
     AuditPoint, AuditReport, AuditState, BeginUnlock, EndUnlock, Operation, Outcome, ProfileDenial,
     ProfileRequest, ProfileService, Record, SecretOperationAudit, UnlockDelay,
@@ -177,6 +177,8 @@ impl Serve for ProfileDaemon {
         match topic {
             Topic::BusIncident => self.incident(body),
             Topic::ProfileState => self.profile_changed(body),
+            Topic::BusRegistry => self.registry_change(body),
+            Topic::SecretsChanged => {}
         }
     }
 
@@ -202,6 +204,28 @@ impl ProfileDaemon {
             Err(error) => tracing::error!(%error, "an incident of the bus was not understood"),
         }
     }
+}
+
+impl ProfileDaemon {
+    fn registry_change(&self, body: &[u8]) {
+        match decode::<RegistryChange>(body) {
+            Ok(change) => {
+                if self.incidents.try_send(registry_entry(&change, unix_ms_now())).is_err() {
+                    tracing::error!(
+                        ?change,
+                        "too many events of the bus wait; this one is not in the audit log"
+                    );
+                }
+            }
+            Err(error) => tracing::error!(%error, "a change of the enrolled daemons was not understood"),
+        }
+    }
+}
+
+fn registry_entry(change: &RegistryChange, unix_ms: u64) -> SecretOperationAudit {
+    let operation = if change.enrolled { Operation::Enroll } else { Operation::Revoke };
+    SecretOperationAudit::new(unix_ms, operation, (&change.sender).into(), Outcome::Done)
+        .about(None, Some(change.name.as_str().to_owned()))
 }
 
 async fn write_incidents(audit: Audit, mut waiting: mpsc::Receiver<SecretOperationAudit>) {

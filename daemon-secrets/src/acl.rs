@@ -63,6 +63,14 @@ actions! {
     FieldKey => Some(Operation::FieldKey),
 }
 
+impl Action {
+    /// Whether a client that has a value may get another one afterwards, or one that it could not have.
+    pub(crate) fn changes_what_can_be_read(self) -> bool {
+        use Action::{Delete, Init, Move, Restore, RestoreBackup, Set, Unlock};
+        matches!(self, Init | Unlock | Set | Delete | Restore | Move | RestoreBackup)
+    }
+}
+
 /// What a requester is to this daemon. It follows from the name that belongs to the requester's Noise key, and from
 /// nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

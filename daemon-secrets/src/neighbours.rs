@@ -8,7 +8,7 @@ use core_types::ProfileName;
 use core_types::header::Refusal;
 use core_types::protocol::Topic;
 use core_types::protocol::profile::{AuditHead, AuditPoint, BeginUnlock, EndUnlock, SecretOperationAudit};
-use core_types::protocol::secrets::ProfileChanged;
+use core_types::protocol::secrets::{ProfileChanged, SecretsChanged};
 
 /// How long a lock waits to hear where the audit log stands.
 const AUDIT_HEAD_WAIT: Duration = Duration::from_millis(300);
@@ -40,6 +40,8 @@ pub(crate) trait Neighbours: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), NotDurable>> + Send;
     /// Makes known that a profile was unlocked or locked.
     fn publish(&self, change: ProfileChanged);
+    /// Makes known that something that can be asked for may have changed.
+    fn hint(&self);
 }
 
 /// The neighbours as they are reached over the bus.
@@ -85,5 +87,9 @@ impl Neighbours for OverTheBus {
 
     fn publish(&self, change: ProfileChanged) {
         self.bus.publish(Topic::ProfileState, &change);
+    }
+
+    fn hint(&self) {
+        self.bus.publish(Topic::SecretsChanged, &SecretsChanged {});
     }
 }

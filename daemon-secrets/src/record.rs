@@ -66,6 +66,9 @@ pub(crate) async fn conclude<T>(
 ) -> Result<T, SecretsDenial> {
     log(&about, &result);
     let Some(operation) = about.action.operation() else { return result.map_err(|refusal| refusal.denial) };
+    if result.is_ok() && about.action.changes_what_can_be_read() {
+        neighbours.hint();
+    }
     let outcome = outcome(&result);
     let generation = result.as_ref().ok().and_then(|_| about.generation());
     let cause = result.as_ref().ok().and(about.cause);

@@ -149,6 +149,7 @@ impl LiveRules {
                     tracing::info!(patterns = policy.patterns(), "the access rules changed");
                     state.rules = Arc::new(AccessRules::new(&policy));
                     state.policy = policy;
+                    neighbours.hint();
                 }
             }
             Err(problem) => {

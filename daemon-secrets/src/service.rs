@@ -168,6 +168,7 @@ pub(crate) mod tests {
         pub(crate) unwritable: AtomicBool,
         pub(crate) entries: Mutex<Vec<SecretOperationAudit>>,
         pub(crate) changes: Mutex<Vec<(String, bool)>>,
+        pub(crate) hints: AtomicUsize,
     }
 
     impl Neighbours for TestNeighbours {
@@ -202,6 +203,9 @@ pub(crate) mod tests {
         }
         fn publish(&self, change: ProfileChanged) {
             self.changes.lock().unwrap().push((change.profile.into(), change.unlocked));
+        }
+        fn hint(&self) {
+            self.hints.fetch_add(1, Ordering::SeqCst);
         }
     }
 

@@ -1,16 +1,20 @@
 #!/usr/bin/python3
 """A small client of pds: the standard library, and dissononce for Noise (Debian: python3-dissononce).
 
-It is written from docs/protocol.md alone and shows that the page is enough. usage: pds_client.py PROFILE NAME...
-writes the value of each secret to standard output, one after the other, byte for byte.
+It is written from docs/protocol.md alone and shows that the page is enough. usage: pds_client.py [--key-file FILE] [--watch] PROFILE NAME...
+writes the value of each secret to standard output, one after the other, byte for byte. With the key of an enrolled
+daemon it is known by that daemon's name. With --watch it writes a line for each value, and another one whenever the
+value has changed.
 """
 
+import argparse
 import os
 import socket
 import struct
 import sys
 
 from dissononce.cipher.aesgcm import AESGCMCipher
+from dissononce.dh.x25519.private import PrivateKey
 from dissononce.dh.x25519.public import PublicKey
 from dissononce.dh.x25519.x25519 import X25519DH
 from dissononce.hash.blake2s import Blake2sHash
@@ -89,11 +93,12 @@ def finish(state, message):
 
 
 class Client:
-    """A connection to the bus under a key made for it."""
+    """A connection to the bus, under a key made for it or one that is enrolled."""
 
-    def __init__(self, runtime):
+    def __init__(self, runtime, private=None):
         self.runtime = runtime
-        self.static = X25519DH().generate_keypair()
+        self.static = X25519DH().generate_keypair(PrivateKey(private) if private else None)
+        self.changed = False
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(DEADLINE_MS / 1000 + 1)
         self.socket.connect(os.path.join(runtime, "bus.sock"))
@@ -175,6 +180,8 @@ class Client:
         self.send_frame(header, body)
         while True:
             (kind, correlation, _seal, session), answer = self.receive_frame()
+            if kind == EVENT:
+                self.changed = True
             if correlation != self.last_id:
                 continue
             if kind == REFUSAL:
@@ -214,6 +221,21 @@ class Client:
             raise ValueError("the answer is to another request")
         return inner[16:]
 
+    def subscribe(self):
+        """Has the bus tell of changes: method 2, topic 2."""
+        _, answer = self.exchange("daemon-bus", 2, varint(0), varint(1) + varint(2))
+        if Reader(answer).varint() != 0:
+            raise PermissionError("the bus denied the subscription")
+
+    def wait_for_change(self):
+        """Waits until something may have changed."""
+        self.socket.settimeout(None)
+        while not self.changed:
+            (kind, _correlation, _seal, _session), _body = self.receive_frame()
+            self.changed = kind == EVENT
+        self.changed = False
+        self.socket.settimeout(DEADLINE_MS / 1000 + 1)
+
     def get(self, profile, name):
         """The value of a secret."""
         request = varint(5) + text(profile) + text(name) + b"\0"
@@ -225,13 +247,37 @@ class Client:
         return value
 
 
+def watch(client, profile, names):
+    """Writes a line for each value, and again when it has changed, until the connection ends."""
+    client.subscribe()
+    last = {}
+    while True:
+        for name in names:
+            value = client.get(profile, name)
+            if last.get(name) != value:
+                last[name] = value
+                sys.stdout.buffer.write(value + b"\n")
+        sys.stdout.buffer.flush()
+        client.wait_for_change()
+
+
 def main():
-    if len(sys.argv) < 3:
-        sys.exit("usage: pds_client.py PROFILE NAME...")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--key-file")
+    parser.add_argument("--watch", action="store_true")
+    parser.add_argument("profile")
+    parser.add_argument("names", nargs="+")
+    options = parser.parse_args()
     runtime = os.environ.get("PDS_RUNTIME_DIR") or os.path.join(os.environ["XDG_RUNTIME_DIR"], "pds")
-    client = Client(runtime)
-    for name in sys.argv[2:]:
-        sys.stdout.buffer.write(client.get(sys.argv[1], name))
+    private = None
+    if options.key_file:
+        with open(options.key_file, encoding="ascii") as file:
+            private = bytes.fromhex(file.read().strip())
+    client = Client(runtime, private)
+    if options.watch:
+        watch(client, options.profile, options.names)
+    for name in options.names:
+        sys.stdout.buffer.write(client.get(options.profile, name))
     sys.stdout.buffer.flush()
 
 

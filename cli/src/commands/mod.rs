@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 mod daemon;
 mod doctor;
+mod enroll;
 mod factor;
 mod get;
 mod history;
@@ -78,6 +79,9 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Rekey(options) => rekey::run(session, options),
         Command::Factor(command) => factor::run(session, command),
         Command::Recovery(command) => recovery::run(session, command),
+        Command::Enroll(options) => enroll::enroll(session, options),
+        Command::Enrolled => enroll::list(session),
+        Command::Revoke(options) => enroll::revoke(session, &options.name),
         Command::Profile(ProfileCommand::List) => profile::list(session),
         Command::Audit(AuditCommand::Tail { count, follow }) => audit::tail(session, *count, *follow),
         Command::Audit(AuditCommand::Show { secret, since, requester }) => {

@@ -4,11 +4,12 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use core_types::header::{Destination, Kind, Seal, Sender};
-use core_types::name::DaemonName;
+use core_types::name::{DaemonName, is_own};
 use core_types::protocol::Topic;
 use tokio::sync::mpsc;
 
 use super::{BusClient, ignore_poison};
+use crate::enrolled::EnrolledDaemons;
 use crate::socket;
 use crate::wire::{Body, Frame, PublicKey};
 
@@ -108,10 +109,15 @@ impl BusClient {
         Some(InboundRequest { sender, body, descriptors: frame.descriptors, deadline, id, sealed })
     }
 
-    /// The name the bus stamped, with the key published under it; `None` when a name was stamped that has no key.
+    /// The name the bus stamped, with the key that the name belongs to: the one that a daemon of ours has published, or
+    /// the one that the user enrolled. `None` when a name was stamped that has no key.
     fn claimed_key(&self, sender: &Sender) -> Option<Option<(DaemonName, PublicKey)>> {
         let Some(name) = &sender.name else { return Some(None) };
-        let key = socket::published_key(&self.shared.connector.paths.public_key(name.as_str())).ok()??;
+        let paths = &self.shared.connector.paths;
+        let key = match is_own(name.as_str()) {
+            true => socket::published_key(&paths.public_key(name.as_str())).ok()??,
+            false => EnrolledDaemons::read(&paths.enrolled()).ok()?.key_of(name)?,
+        };
         Some(Some((name.clone(), key)))
     }
 }

@@ -3,9 +3,9 @@
 
 use core_crypto::SecureBytes;
 use snow::{Builder, HandshakeState, TransportState};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
-use super::suite::Suite;
+use super::suite::{Suite, public_of};
 
 /// The cipher suite of every session of pds.
 const SUITE: &str = "Noise_IK_25519_AESGCM_BLAKE2s";
@@ -78,6 +78,26 @@ impl Identity {
         pair.private.zeroize();
         let public = PublicKey(pair.public.as_slice().try_into().map_err(|_| NoiseError)?);
         Ok(Self { private, public })
+    }
+
+    /// The pair of a private key of 64 hex digits.
+    #[must_use]
+    pub fn from_private_hex(text: &str) -> Option<Self> {
+        let mut private = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text, private.as_mut()).ok()?;
+        let public = PublicKey(public_of(&private));
+        Some(Self { private: SecureBytes::copy_of(private.as_ref()), public })
+    }
+
+    /// The private half as 64 hex digits, for the file of the one who is to own it. It has room for a line feed.
+    #[must_use]
+    pub fn private_hex(&self) -> Zeroizing<String> {
+        let mut digits = Zeroizing::new([0; 64]);
+        // It fails for another length only, and then leaves no key.
+        let encoded = hex::encode_to_slice(self.private.expose(), digits.as_mut()).ok();
+        let mut text = Zeroizing::new(String::with_capacity(65));
+        text.push_str(encoded.and_then(|()| std::str::from_utf8(digits.as_ref()).ok()).unwrap_or_default());
+        text
     }
 
     /// The half that others may know.

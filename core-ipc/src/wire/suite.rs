@@ -58,7 +58,7 @@ struct X25519 {
 }
 
 /// The public half of a private key.
-fn public_of(private: &[u8; KEY_BYTES]) -> [u8; KEY_BYTES] {
+pub(super) fn public_of(private: &[u8; KEY_BYTES]) -> [u8; KEY_BYTES] {
     #[cfg(target_arch = "x86_64")]
     if graviola::util::is_cpu_supported() {
         return graviola::key_agreement::x25519::StaticPrivateKey::from_array(private)

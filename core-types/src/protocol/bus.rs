@@ -44,6 +44,50 @@ pub struct Peer {
     pub pid: Option<u32>,
 }
 
+/// Gives a name to a key: whoever owns the key is the daemon of that name from then on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Enroll {
+    /// The name.
+    pub name: DaemonName,
+    /// The public key.
+    pub key: [u8; 32],
+}
+
+/// Takes the name of an enrolled daemon back, and ends its connections.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Revoke {
+    /// The name.
+    pub name: DaemonName,
+}
+
+/// Asks who is enrolled.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Enrolled {}
+
+/// An enrolled daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolledDaemon {
+    /// Its name.
+    pub name: DaemonName,
+    /// Its public key.
+    pub key: [u8; 32],
+    /// Since when, in milliseconds of the Unix epoch.
+    pub since_unix_ms: u64,
+    /// How many connections it has.
+    pub connections: u32,
+}
+
+/// Published by the bus on [`Topic::BusRegistry`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryChange {
+    /// The name that was given or taken back.
+    pub name: DaemonName,
+    /// Whether it was given.
+    pub enrolled: bool,
+    /// Who asked for it.
+    pub sender: crate::header::Sender,
+}
+
 /// Why the bus said no to a call of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum BusDenial {
@@ -59,6 +103,30 @@ pub enum BusDenial {
     /// A field is out of its limits.
     #[error("the request is out of its limits")]
     Invalid,
+    /// Only the user may ask for this, at the command line.
+    #[error("only the user may do this, at the command line")]
+    NotForDaemons,
+    /// The name is one of our own.
+    #[error("the name '{0}' belongs to pds itself")]
+    ReservedName(DaemonName),
+    /// The name is given already.
+    #[error("a daemon is enrolled as '{0}' already")]
+    AlreadyEnrolled(DaemonName),
+    /// The key is or was that of an enrolled daemon.
+    #[error("the key is, or was, that of an enrolled daemon; each needs a new one")]
+    KeyUsed,
+    /// There is no room for another.
+    #[error("no more daemons can be enrolled")]
+    TooManyEnrolled,
+    /// Nobody has the name.
+    #[error("no daemon is enrolled as '{0}'")]
+    NotEnrolled(DaemonName),
+    /// Nobody is there to record it.
+    #[error("daemon-profile is not there to record it, so nothing was changed")]
+    Unrecorded,
+    /// The file of enrolled daemons could not be written.
+    #[error("nothing was changed: {0}")]
+    Storage(String),
 }
 
 /// What a client did that no honest client does.
@@ -90,5 +158,8 @@ service! {
         2 Subscribe -> (),
         3 Peers -> Vec<Peer>,
         4 KeyOf -> [u8; 32],
+        5 Enroll -> (),
+        6 Revoke -> (),
+        7 Enrolled -> Vec<EnrolledDaemon>,
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::limits::BODY_BYTES_MAX;
-use crate::name::{BUS, LAUNCHER, PROFILE, SECRETS};
+use crate::name::{BUS, LAUNCHER, PROFILE, SECRETS, is_own};
 
 /// What a service is to its callers.
 pub trait Service {
@@ -132,6 +132,10 @@ pub enum Topic {
     ProfileState,
     /// The bus saw a client do what no honest client does: [`bus::Incident`].
     BusIncident,
+    /// Something that can be asked for may have changed: [`secrets::SecretsChanged`], which says no more.
+    SecretsChanged,
+    /// A daemon was enrolled or revoked: [`bus::RegistryChange`].
+    BusRegistry,
 }
 
 impl Topic {
@@ -139,8 +143,8 @@ impl Topic {
     #[must_use]
     pub fn publisher(self) -> &'static str {
         match self {
-            Self::ProfileState => SECRETS,
-            Self::BusIncident => BUS,
+            Self::ProfileState | Self::SecretsChanged => SECRETS,
+            Self::BusIncident | Self::BusRegistry => BUS,
         }
     }
 
@@ -149,7 +153,8 @@ impl Topic {
     pub fn admits_subscriber(self, name: Option<&str>) -> bool {
         match self {
             Self::ProfileState => matches!(name, Some(PROFILE | LAUNCHER)),
-            Self::BusIncident => name == Some(PROFILE),
+            Self::BusIncident | Self::BusRegistry => name == Some(PROFILE),
+            Self::SecretsChanged => name.is_some_and(|name| !is_own(name)),
         }
     }
 }

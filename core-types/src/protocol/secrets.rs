@@ -729,6 +729,11 @@ pub struct ProfileChanged {
     pub unlocked: bool,
 }
 
+/// Published on [`super::Topic::SecretsChanged`] after secrets of any profile were changed or became readable. It names
+/// none, since not everyone who hears it may know of each: who wants to know asks again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SecretsChanged {}
+
 service! {
     /// The owner of the vaults.
     SecretsService = SECRETS, sealed: true, denial: SecretsDenial, requests: SecretsRequest {

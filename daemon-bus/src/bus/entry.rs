@@ -4,10 +4,12 @@ use std::cmp::Reverse;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use core_ipc::enrolled::Standing;
 use core_ipc::socket;
 use core_ipc::wire::noise::Session;
 use core_ipc::wire::{Connection, PublicKey};
 use core_types::limits::{CONNECTIONS_MAX, CONNECTIONS_RESERVED, PROCESS_CONNECTIONS_MAX};
+use core_types::name::is_own;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
@@ -87,7 +89,15 @@ impl Bus {
         }
         match self.newcomers.read(id, &self.identity) {
             Step::Authenticated(socket, account, session) => {
-                let Some(sender) = facts::sender(&socket, id) else { return };
+                let Some(mut sender) = facts::sender(&socket, id) else { return };
+                match self.enrolled.standing(session.remote()) {
+                    None => {}
+                    Some(Standing::Enrolled(name)) => sender.name = Some(name),
+                    Some(Standing::Revoked) => {
+                        tracing::warn!(pid = sender.pid, "the key of a revoked daemon was refused");
+                        return;
+                    }
+                }
                 if !self.make_room(&socket, &session, now) {
                     tracing::warn!(pid = sender.pid, "a connection was closed: too many are open");
                     return;
@@ -142,8 +152,11 @@ impl Bus {
     pub(crate) fn may_take(&mut self, name: &str, socket: impl AsFd, key: PublicKey) -> bool {
         match &mut self.vouchers {
             Some(vouchers) if OWN_NAMES.contains(&name) => vouchers.vouches(name, socket),
-            _ => {
+            _ if is_own(name) => {
                 matches!(socket::published_key(&self.paths.public_key(name)), Ok(Some(published)) if published == key)
+            }
+            _ => {
+                matches!(self.enrolled.standing(key), Some(Standing::Enrolled(owner)) if owner.as_str() == name)
             }
         }
     }

@@ -105,7 +105,7 @@ impl Drop for RawEcho {
 }
 
 /// Name of the echo on the bus.
-const NAME: &str = "bench-echo";
+const NAME: &str = "daemon-bench-echo";
 
 /// A request that is answered by its own bytes.
 #[derive(Clone, Serialize, Deserialize)]
