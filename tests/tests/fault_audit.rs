@@ -173,8 +173,9 @@ fn on_a_full_disk_durable_refuses_and_changes_nothing_and_written_goes_on_and_te
         assert_eq!(status["audit"]["mode"], mode);
         disk.fill();
         if refuses {
-            wait_for("nothing is given any more", || {
-                let ended = system.pds(["get", "key"]).run().any();
+            // What has been kept free before is used up first, and recorded.
+            wait_for("nothing is changed any more", || {
+                let ended = system.pds(["set", "key"]).stdin("before").run().any();
                 (ended.status().code() == Some(1)).then_some(())
             });
             system.pds(["set", "key"]).stdin("after").run().exits(1);

@@ -318,13 +318,15 @@ impl SpoolFile {
     /// Has the disk keep room for this many bytes after the last frame.
     fn keep_room(&mut self, bytes: u64) -> Result<(), SpoolError> {
         let end = self.bytes + bytes;
-        if self.room < end {
-            let room = end.max(FILE_BYTES) + FRAME_BYTES_MAX;
-            let failed = |error: Errno| SpoolError::Io { path: self.path.clone(), source: error.into() };
-            fallocate(&*self.file, FallocateFlags::KEEP_SIZE, 0, room).map_err(failed)?;
-            self.room = room;
+        if self.room >= end {
+            return Ok(());
         }
-        Ok(())
+        let mut keep =
+            |room: u64| fallocate(&*self.file, FallocateFlags::KEEP_SIZE, 0, room).map(|()| self.room = room);
+        // Much at once, so that this is asked for seldom; on a small disk as much as is needed.
+        let kept = keep(end.max(FILE_BYTES) + FRAME_BYTES_MAX).or_else(|_| keep(end));
+        let failed = |error: Errno| SpoolError::Io { path: self.path.clone(), source: error.into() };
+        kept.map_err(failed)
     }
 
     /// The entry whose frame begins at `offset`, and where the next one begins; `None` where no whole frame does.
