@@ -107,9 +107,11 @@ fn cut(system: &mut System, moment: &(String, usize), act: impl FnOnce(&System) 
     ended
 }
 
-/// One of the moments.
-fn pick<'a>(moments: &'a [(String, usize)], chance: &mut Chance) -> &'a (String, usize) {
-    &moments[chance.below(moments.len())]
+/// The moment of a try: any, and each second time one of the last, when what was made takes the place of what was there.
+fn pick<'a>(moments: &'a [(String, usize)], number: usize, chance: &mut Chance) -> &'a (String, usize) {
+    const LAST: usize = 40;
+    let from = if number % 2 == 0 { 0 } else { moments.len().saturating_sub(LAST) };
+    &moments[from + chance.below(moments.len() - from)]
 }
 
 /// What may lie in the folder of a vault that is whole, whatever happened before.
@@ -137,7 +139,7 @@ fn a_vault_that_was_being_made_is_there_whole_or_not_at_all() {
     let (tried, mut whole) = (tries(6), 0);
     for number in 0..tried {
         let name = format!("try-{number}");
-        let moment = pick(&moments, &mut chance);
+        let moment = pick(&moments, number, &mut chance);
         let ended = cut(&mut system, moment, |system| ask(system, &init(&name)));
         let there = system.paths().vaults().join(&name).exists();
         assert!(there || ended == Ended::Open, "a vault that was acknowledged is not there ({moment:?})");
@@ -177,7 +179,7 @@ fn of_an_old_and_a_new_password_exactly_one_opens() {
     let (tried, mut changed) = (tries(6), 0);
     for number in 1..=tried {
         let next = format!("password {number}");
-        let moment = pick(&moments, &mut chance);
+        let moment = pick(&moments, number, &mut chance);
         let ended = cut(&mut system, moment, |system| ask(system, &change(&current, &next)));
         let (old, new) = (opens(&system, vec![password(&current)]), opens(&system, vec![password(&next)]));
         assert!(old != new, "old password: {old}, new password: {new} ({moment:?})");
@@ -219,8 +221,8 @@ fn a_factor_that_was_being_added_or_removed_opens_or_is_not_there() {
         call(&mut system.client(), &add());
     });
     let (tried, mut there) = (tries(6), 0);
-    for _ in 0..tried {
-        let moment = pick(&moments, &mut chance);
+    for number in 0..tried {
+        let moment = pick(&moments, number, &mut chance);
         let before = second(&system);
         let ended = cut(&mut system, moment, |system| match before {
             None => ask(system, &add()),
@@ -274,8 +276,8 @@ fn of_a_vault_and_the_one_with_new_keys_exactly_one_is_there() {
         system.pds(rekey).password().run().done();
     });
     let (tried, mut exchanged) = (tries(6), 0);
-    for _ in 0..tried {
-        let moment = pick(&moments, &mut chance);
+    for number in 0..tried {
+        let moment = pick(&moments, number, &mut chance);
         let before = generation_of_header(&system);
         let ended = cut(&mut system, moment, |system| by_command(system, &rekey));
         let is_new = generation_of_header(&system) == before + 1;
@@ -308,9 +310,9 @@ fn of_a_vault_and_its_restored_backup_exactly_one_is_there() {
         system.pds(restore).password().run().done();
     });
     let (tried, mut restored) = (tries(6), 0);
-    for _ in 0..tried {
+    for number in 0..tried {
         set(&system);
-        let moment = pick(&moments, &mut chance);
+        let moment = pick(&moments, number, &mut chance);
         let ended = cut(&mut system, moment, |system| by_command(system, &restore));
         let unlocked = unlock(&system).any();
         let is_older = unlocked.status().code() == Some(9);
