@@ -6,8 +6,8 @@
 use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes256Gcm, Key, Nonce, Tag};
 
-use crate::SecureBytes;
 use crate::stack::scrubbed;
+use crate::{SecureBytes, random};
 
 /// Length of a key, in bytes.
 pub const KEY_BYTES: usize = 32;
@@ -52,7 +52,7 @@ pub fn seal(key: &SecureBytes, associated: &[u8], plaintext: &[u8]) -> Result<Ve
         let cipher = cipher(key)?;
         let mut sealed = Vec::with_capacity(NONCE_BYTES + plaintext.len() + TAG_BYTES);
         sealed.resize(NONCE_BYTES, 0);
-        getrandom::fill(&mut sealed).map_err(|_| AeadError::Entropy)?;
+        random::fill(&mut sealed).map_err(|_| AeadError::Entropy)?;
         sealed.extend_from_slice(plaintext);
         let (nonce, body) = sealed.split_at_mut(NONCE_BYTES);
         let tag = cipher

@@ -15,11 +15,13 @@ pub mod log_key;
 pub mod memory;
 pub mod multiset_hash;
 pub mod private_fs;
+pub mod random;
 mod secure_bytes;
 #[cfg(feature = "sharing")]
 pub mod sharing;
 mod stack;
 
 pub use checksum::{checksum, digest};
-pub use secure_bytes::{EntropyError, SecureBytes};
+pub use random::EntropyError;
+pub use secure_bytes::SecureBytes;
 pub use stack::scrubbed;

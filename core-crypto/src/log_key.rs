@@ -5,7 +5,7 @@ use crate::SecureBytes;
 use crate::hash_chain::Link;
 use crate::key_schedule::{self, KEY_BYTES};
 use crate::keyed_hash::KeyedHash;
-use crate::secure_bytes::EntropyError;
+use crate::random::EntropyError;
 
 /// Length of a proof, in bytes.
 pub const PROOF_BYTES: usize = 16;

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
+use crate::random;
+
 const DIR_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Others may write.
@@ -318,10 +320,10 @@ fn temporary_prefix(name: &OsStr) -> OsString {
 }
 
 fn temporary_name(name: &OsStr) -> io::Result<OsString> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let mut bytes = [0; 8];
+    random::fill(&mut bytes).map_err(io::Error::other)?;
     let mut temporary = temporary_prefix(name);
-    temporary.push(hex::encode(random));
+    temporary.push(hex::encode(bytes));
     temporary.push(TEMPORARY_END);
     Ok(temporary)
 }

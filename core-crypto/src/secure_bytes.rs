@@ -5,11 +5,7 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 
 use crate::memory::Block;
-
-/// The kernel gave no random bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the kernel gave no random bytes")]
-pub struct EntropyError;
+use crate::random::{self, EntropyError};
 
 /// Secret bytes of a fixed length, in guarded memory (see [`crate::memory`]).
 ///
@@ -38,7 +34,7 @@ impl SecureBytes {
     /// The kernel gives none.
     pub fn random(len: usize) -> Result<Self, EntropyError> {
         let mut bytes = Self::zeroed(len);
-        getrandom::fill(bytes.expose_mut()).map_err(|_| EntropyError)?;
+        random::fill(bytes.expose_mut())?;
         Ok(bytes)
     }
 

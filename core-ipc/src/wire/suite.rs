@@ -3,7 +3,7 @@
 //! X25519 (RFC 7748) is graviola's formally verified assembly where the processor has what it needs, which is seen at
 //! run time, and curve25519-dalek elsewhere: a handshake is eight multiplications and little else. AES-256-GCM (NIST
 //! SP 800-38D) keeps its expanded key: snow's own expands it anew for each message, which for small messages is half
-//! the work. Hash and random numbers are snow's own.
+//! the work. Random bytes come from the kernel's system call itself. The hash is snow's own.
 
 use aes_gcm::aead::AeadInPlace;
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
@@ -26,7 +26,7 @@ pub(super) struct Suite {
 
 impl CryptoResolver for Suite {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        DefaultResolver.resolve_rng()
+        Some(Box::new(KernelRandom))
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
@@ -47,6 +47,15 @@ impl CryptoResolver for Suite {
             CipherChoice::AESGCM => Some(Box::new(AesGcm(Aes256Gcm::new(&[0; KEY_BYTES].into())))),
             _ => None,
         }
+    }
+}
+
+/// The kernel's random bytes.
+struct KernelRandom;
+
+impl Random for KernelRandom {
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), snow::Error> {
+        core_crypto::random::fill(bytes).map_err(|_| snow::Error::Rng)
     }
 }
 
