@@ -110,7 +110,7 @@ fn cut(system: &mut System, moment: &(String, usize), act: impl FnOnce(&System) 
 /// The moment of a try: any, and each second time one of the last, when what was made takes the place of what was there.
 fn pick<'a>(moments: &'a [(String, usize)], number: usize, chance: &mut Chance) -> &'a (String, usize) {
     const LAST: usize = 40;
-    let from = if number % 2 == 0 { 0 } else { moments.len().saturating_sub(LAST) };
+    let from = if number.is_multiple_of(2) { 0 } else { moments.len().saturating_sub(LAST) };
     &moments[from + chance.below(moments.len() - from)]
 }
 
