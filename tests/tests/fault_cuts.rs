@@ -107,11 +107,14 @@ fn cut(system: &mut System, moment: &(String, usize), act: impl FnOnce(&System) 
     ended
 }
 
-/// The moment of a try: any, and each second time one of the last, when what was made takes the place of what was there.
+/// The moment of a try: any, and each second time one around the last renaming, by which what was made takes its place.
 fn pick<'a>(moments: &'a [(String, usize)], number: usize, chance: &mut Chance) -> &'a (String, usize) {
-    const LAST: usize = 40;
-    let from = if number.is_multiple_of(2) { 0 } else { moments.len().saturating_sub(LAST) };
-    &moments[from + chance.below(moments.len() - from)]
+    const BEFORE: usize = 25;
+    const AFTER: usize = 5;
+    let renamed = moments.iter().rposition(|(name, _)| name.starts_with("rename")).unwrap();
+    let around = renamed.saturating_sub(BEFORE)..(renamed + AFTER).min(moments.len());
+    let among = if number.is_multiple_of(2) { 0..moments.len() } else { around };
+    &moments[among.start + chance.below(among.len())]
 }
 
 /// What may lie in the folder of a vault that is whole, whatever happened before.
