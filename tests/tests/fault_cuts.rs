@@ -83,15 +83,27 @@ fn system() -> System {
     System::boot(spec.fold(Spec::new().profile("work"), |spec, name| spec.secret(&name, &name)).locked())
 }
 
-/// The moments at which a process can die while it does something: each a system call, as the how-manieth of its name
-/// in its thread. Found by letting it do it once.
-fn moments(system: &System, act: impl FnOnce()) -> Vec<(String, usize)> {
+/// The moments at which a process can die while it does something.
+struct Moments {
+    /// Each a system call, as the how-manieth of its name in its thread.
+    calls: Vec<(String, usize)>,
+    /// The last renaming among the vaults, by which what was made takes its place.
+    renaming: usize,
+}
+
+/// The moments of something, found by letting it be done once.
+fn moments(system: &System, act: impl FnOnce()) -> Moments {
     let strace = Strace::attach(system, system.pid_of(SECRETS), &["-e", &format!("trace={CALLS}")]);
     act();
     let calls = strace.end();
     let same = |one: &Syscall, other: &Syscall| one.name == other.name && one.thread == other.thread;
     let count = |place: usize| calls[..=place].iter().filter(|call| same(call, &calls[place])).count();
-    (0..calls.len()).map(|place| (calls[place].name.clone(), count(place))).collect()
+    let vaults = system.paths().vaults().to_str().unwrap().to_owned();
+    let renaming = |call: &Syscall| call.name.starts_with("rename") && call.arguments.contains(&vaults);
+    Moments {
+        renaming: calls.iter().rposition(renaming).unwrap(),
+        calls: (0..calls.len()).map(|place| (calls[place].name.clone(), count(place))).collect(),
+    }
 }
 
 /// Lets `daemon-secrets` die at a moment while it does something, and starts everything anew.
@@ -107,14 +119,14 @@ fn cut(system: &mut System, moment: &(String, usize), act: impl FnOnce(&System) 
     ended
 }
 
-/// The moment of a try: any, and each second time one around the last renaming, by which what was made takes its place.
-fn pick<'a>(moments: &'a [(String, usize)], number: usize, chance: &mut Chance) -> &'a (String, usize) {
+/// The moment of a try: any, and each second time one around the renaming.
+fn pick<'a>(moments: &'a Moments, number: usize, chance: &mut Chance) -> &'a (String, usize) {
     const BEFORE: usize = 25;
-    const AFTER: usize = 5;
-    let renamed = moments.iter().rposition(|(name, _)| name.starts_with("rename")).unwrap();
-    let around = renamed.saturating_sub(BEFORE)..(renamed + AFTER).min(moments.len());
-    let among = if number.is_multiple_of(2) { 0..moments.len() } else { around };
-    &moments[among.start + chance.below(among.len())]
+    const AFTER: usize = 15;
+    let Moments { calls, renaming } = moments;
+    let around = renaming.saturating_sub(BEFORE)..(renaming + AFTER).min(calls.len());
+    let among = if number.is_multiple_of(2) { 0..calls.len() } else { around };
+    &calls[among.start + chance.below(among.len())]
 }
 
 /// What may lie in the folder of a vault that is whole, whatever happened before.
@@ -158,7 +170,7 @@ fn a_vault_that_was_being_made_is_there_whole_or_not_at_all() {
     }
     eprintln!(
         "{tried} deaths in an init of {} moments: {whole} times the vault was there, whole",
-        moments.len()
+        moments.calls.len()
     );
 }
 
@@ -195,7 +207,7 @@ fn of_an_old_and_a_new_password_exactly_one_opens() {
     }
     eprintln!(
         "{tried} deaths in a change of password of {} moments: {changed} times the new one opened",
-        moments.len()
+        moments.calls.len()
     );
 }
 
@@ -249,7 +261,7 @@ fn a_factor_that_was_being_added_or_removed_opens_or_is_not_there() {
     }
     eprintln!(
         "{tried} deaths in a change of factors of {} moments: {there} times the second was there",
-        moments.len()
+        moments.calls.len()
     );
 }
 
@@ -290,7 +302,10 @@ fn of_a_vault_and_the_one_with_new_keys_exactly_one_is_there() {
         nothing_is_left_over(&system, "work");
         exchanged += usize::from(is_new);
     }
-    eprintln!("{tried} deaths in a rekey of {} moments: {exchanged} times the new keys hold", moments.len());
+    eprintln!(
+        "{tried} deaths in a rekey of {} moments: {exchanged} times the new keys hold",
+        moments.calls.len()
+    );
 }
 
 #[test]
@@ -335,6 +350,6 @@ fn of_a_vault_and_its_restored_backup_exactly_one_is_there() {
     }
     eprintln!(
         "{tried} deaths in a restore of {} moments: {restored} times the backup was in place",
-        moments.len()
+        moments.calls.len()
     );
 }
