@@ -229,7 +229,11 @@ impl Client {
             seal: envelope.seal,
         };
         self.wire.keep_fresh(Instant::now())?;
-        self.wire.send(&header, body, envelope.descriptors)?;
+        if !envelope.descriptors.is_empty() {
+            self.make_room(envelope.deadline).map_err(lost)?;
+        }
+        socket::send(&self.socket, &mut self.wire, &header, body, &envelope.descriptors)
+            .map_err(CallError::of_sending)?;
         loop {
             let written = socket::flush(&self.socket, &mut self.wire).map_err(lost)?;
             while let Some(frame) = self.wire.next_frame()? {
@@ -250,6 +254,17 @@ impl Client {
                 return Err(CallError::Refused(core_types::header::Refusal::Timeout));
             }
             socket::receive(&self.socket, &mut self.wire, &mut self.buffer).map_err(lost)?;
+        }
+    }
+
+    /// Waits until the socket has taken all that was sent before and has room for more, or the deadline has passed:
+    /// descriptors leave at once or not at all.
+    fn make_room(&mut self, deadline: Instant) -> Result<(), LinkError> {
+        loop {
+            let written = socket::flush(&self.socket, &mut self.wire)?;
+            if !wait(&self.socket, PollFlags::OUT, deadline)? || written {
+                return Ok(());
+            }
         }
     }
 }

@@ -97,7 +97,7 @@ impl Shared {
         fds: Vec<OwnedFd>,
     ) -> Result<(), WireError> {
         link.wire.keep_fresh(Instant::now())?;
-        link.wire.send(header, body, fds)?;
+        link.transport.send(&mut link.wire, header, body, &fds)?;
         // An error shows again where the connection is read, and is dealt with there.
         if !matches!(link.flush(), Ok(true)) {
             self.must_flush.notify_one();
@@ -295,7 +295,7 @@ impl BusClient {
                 descriptors: socket::count_descriptors(&envelope.descriptors)?,
                 seal,
             };
-            self.shared.send(link, &header, &body, envelope.descriptors)?;
+            self.shared.send(link, &header, &body, envelope.descriptors).map_err(CallError::of_sending)?;
             let (sender, answer) = oneshot::channel();
             link.pending.insert(id, sender);
             (answer, PendingGuard { shared: &self.shared, id })

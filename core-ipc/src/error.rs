@@ -80,6 +80,15 @@ pub enum CallError<D: std::fmt::Debug> {
 }
 
 impl<D: std::fmt::Debug> CallError<D> {
+    /// What it means for a call that its request was not sent.
+    pub(crate) fn of_sending(error: WireError) -> Self {
+        match error {
+            // As when the bus cannot pass them on.
+            WireError::NotPassed => Self::Refused(Refusal::Busy),
+            error => Self::Protocol(error),
+        }
+    }
+
     /// What it means for a call that the key of its service could not be learnt.
     pub(crate) fn of_key(error: CallError<BusDenial>) -> Self {
         match error {

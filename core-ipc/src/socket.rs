@@ -3,10 +3,11 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use core_crypto::private_fs;
+use core_types::header::Header;
 use core_types::limits::DESCRIPTORS_MAX;
 use rustix::io::Errno;
 use rustix::net::{
@@ -25,6 +26,8 @@ pub fn prologue() -> Vec<u8> {
 
 /// Bytes read by one system call.
 const READ_BYTES: usize = 65_536;
+/// Nothing waits for room, and a closed socket is an error and not a signal.
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 /// The kernel passes at most 253 descriptors at once (`SCM_MAX_FD`); room for more than we take, so that none is lost unseen.
 const RECEIVED_DESCRIPTORS_MAX: usize = 253;
 
@@ -98,30 +101,66 @@ pub fn receive(
     Ok(if with_descriptors || count == bytes.len() { Received::Part } else { Received::All })
 }
 
+/// Sends a frame: seals it into the pending output of `wire`, its descriptors before it. [`flush`] writes it.
+///
+/// The kernel refuses to pass descriptors while those of this user that are on their way, in whatever sockets, are more
+/// than this process may have open (unix(7), `ETOOMANYREFS`). Any process of the user can bring that about, so it is
+/// found out while the frame can still be refused.
+///
+/// # Errors
+/// As [`Connection::send`] and [`Connection::send_behind_descriptors`]: nothing of the frame was sent.
+pub fn send(
+    socket: impl AsFd,
+    wire: &mut Connection,
+    header: &Header,
+    body: &[u8],
+    descriptors: &[OwnedFd],
+) -> Result<(), WireError> {
+    if usize::from(header.descriptors) != descriptors.len() {
+        return Err(WireError::Descriptors);
+    }
+    if descriptors.is_empty() {
+        return wire.send(header, body);
+    }
+    if !matches!(flush(&socket, wire), Ok(true)) {
+        return Err(WireError::NotPassed);
+    }
+    wire.send_behind_descriptors(header, body, |byte| pass(socket, byte, descriptors))
+}
+
+/// Sends descriptors with one byte; says whether they have left.
+fn pass(socket: impl AsFd, byte: u8, descriptors: &[OwnedFd]) -> bool {
+    let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return false;
+    }
+    loop {
+        match sendmsg(&socket, &[IoSlice::new(&[byte])], &mut control, SEND_FLAGS) {
+            Ok(count) => return count == 1,
+            Err(Errno::INTR) => {}
+            // A broken socket shows again where it is read.
+            Err(_) => return false,
+        }
+    }
+}
+
 /// Writes as much of the pending output as the socket takes; says whether all of it is gone.
 ///
 /// # Errors
 /// The connection is closed or broken.
 pub fn flush(socket: impl AsFd, wire: &mut Connection) -> Result<bool, LinkError> {
-    loop {
-        let count = {
-            let Some((bytes, descriptors)) = wire.output() else { return Ok(true) };
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            if !descriptors.is_empty() {
-                control.push(SendAncillaryMessage::ScmRights(&descriptors));
-            }
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, flags) {
-                Ok(count) => count,
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(Errno::PIPE | Errno::CONNRESET) => return Err(LinkError::Closed),
-                Err(error) => return Err(error.into()),
-            }
-        };
-        wire.sent(count);
+    while let Some(bytes) = wire.output() {
+        match rustix::net::send(&socket, bytes, SEND_FLAGS) {
+            Ok(count) => wire.sent(count),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::PIPE | Errno::CONNRESET) => return Err(LinkError::Closed),
+            Err(error) => return Err(error.into()),
+        }
     }
+    Ok(true)
 }
 
 /// Reads a published public key; `None` when nobody has published it.

@@ -5,13 +5,14 @@
 //! to be written.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
+use core_types::header::Header;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
 use crate::socket::{self, LinkError, ReadBuffer, Received};
-use crate::wire::Connection;
+use crate::wire::{Connection, WireError};
 
 /// The socket of one connection.
 pub struct Transport {
@@ -53,6 +54,20 @@ impl Transport {
             }
         });
         outcome
+    }
+
+    /// Sends a frame: seals it into the pending output, its descriptors before it.
+    ///
+    /// # Errors
+    /// As [`socket::send`].
+    pub fn send(
+        &self,
+        wire: &mut Connection,
+        header: &Header,
+        body: &[u8],
+        descriptors: &[OwnedFd],
+    ) -> Result<(), WireError> {
+        socket::send(&self.socket, wire, header, body, descriptors)
     }
 
     /// Writes as much of the pending output as the socket takes; says whether all of it is gone.

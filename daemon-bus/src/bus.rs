@@ -369,13 +369,16 @@ impl Bus {
     }
 
     fn deliver(&mut self, to: ConnectionId, header: &Header, body: &[u8], descriptors: Vec<OwnedFd>) {
-        if self.send(to, header, body, descriptors).is_ok() {
-            return;
-        }
+        let Err(error) = self.send(to, header, body, &descriptors) else { return };
         match header.kind {
             Kind::Request => {
                 let refused = self.router.undelivered(header.id);
                 self.refuse_all(refused);
+            }
+            // The answer is lost, and by no fault of the asker's.
+            _ if error == WireError::NotPassed => {
+                let (correlation, refusal) = (header.correlation, Refusal::ServiceGone);
+                self.refuse_all([Refused { to, correlation, refusal }]);
             }
             // An asker that does not read its answers would wait for ever; its end tells it at once.
             _ => self.cut_off(to),
@@ -387,7 +390,7 @@ impl Bus {
         to: ConnectionId,
         header: &Header,
         body: &[u8],
-        descriptors: Vec<OwnedFd>,
+        descriptors: &[OwnedFd],
     ) -> Result<(), WireError> {
         let peer = self.peers.get_mut(&to).ok_or(WireError::Full)?;
         peer.send(header, body, descriptors)?;
@@ -473,7 +476,7 @@ impl Bus {
 
     /// Sends a message of the bus itself; who takes no more of them is cut off.
     pub(crate) fn send_own(&mut self, to: ConnectionId, header: &Header, body: &[u8]) {
-        if self.peers.contains_key(&to) && self.send(to, header, body, Vec::new()).is_err() {
+        if self.peers.contains_key(&to) && self.send(to, header, body, &[]).is_err() {
             self.cut_off(to);
         }
     }

@@ -90,10 +90,10 @@ impl Peer {
         &mut self,
         header: &Header,
         body: &[u8],
-        descriptors: Vec<OwnedFd>,
+        descriptors: &[OwnedFd],
     ) -> Result<(), WireError> {
         self.wire.keep_fresh(Instant::now())?;
-        self.wire.send(header, body, descriptors)?;
+        socket::send(&self.socket, &mut self.wire, header, body, descriptors)?;
         // A broken socket shows again where it is read.
         let _ = self.flush();
         Ok(())
@@ -102,7 +102,7 @@ impl Peer {
     /// Sends an event, or counts it as lost if the peer does not read; the next one that passes tells how many were lost.
     pub(crate) fn send_event(&mut self, header: &Header, body: &[u8]) {
         let header = Header { correlation: self.lost_events, ..header.clone() };
-        match self.send(&header, body, Vec::new()) {
+        match self.send(&header, body, &[]) {
             Ok(()) => self.lost_events = 0,
             Err(_) => self.lost_events += 1,
         }

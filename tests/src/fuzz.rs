@@ -186,8 +186,8 @@ fn connection(input: &[u8]) {
     let mut ends = Vec::new();
     let mut stream = Vec::new();
     for id in 1..=sent {
-        ours.send(&header(id), rest, Vec::new()).expect("a short frame");
-        while let Some((bytes, _)) = ours.output() {
+        ours.send(&header(id), rest).expect("a short frame");
+        while let Some(bytes) = ours.output() {
             stream.extend_from_slice(bytes);
             let count = bytes.len();
             ours.sent(count);

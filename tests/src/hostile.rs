@@ -105,7 +105,8 @@ impl Hostile {
         self.next_id += 1;
         let count = u8::try_from(descriptors.len()).expect("few descriptors");
         let header = Header { id, descriptors: count, ..header.clone() };
-        self.wire.send(&header, body, descriptors).expect("a frame within its limits");
+        socket::send(&self.socket, &mut self.wire, &header, body, &descriptors)
+            .expect("a frame within its limits");
         assert_eq!(socket::flush(&self.socket, &mut self.wire), Ok(true), "the bus reads");
     }
 
@@ -126,7 +127,7 @@ impl Hostile {
         let id = self.next_id;
         self.next_id += 1;
         let header = Header { id, ..header.clone() };
-        if self.wire.send(&header, body, Vec::new()).is_err() {
+        if self.wire.send(&header, body).is_err() {
             return false;
         }
         loop {
@@ -160,11 +161,9 @@ impl Hostile {
     pub fn sealed(&mut self, header: &Header, body: &[u8]) -> Vec<u8> {
         let id = self.next_id;
         self.next_id += 1;
-        self.wire
-            .send(&Header { id, ..header.clone() }, body, Vec::new())
-            .expect("a frame within its limits");
+        self.wire.send(&Header { id, ..header.clone() }, body).expect("a frame within its limits");
         let mut bytes = Vec::new();
-        while let Some((output, _)) = self.wire.output() {
+        while let Some(output) = self.wire.output() {
             bytes.extend_from_slice(output);
             let count = output.len();
             self.wire.sent(count);
@@ -191,7 +190,7 @@ impl Hostile {
         let id = self.next_id;
         self.next_id += 1;
         let header = Header { id, ..header.clone() };
-        self.wire.send(&header, body, Vec::new()).expect("a frame within its limits");
+        self.wire.send(&header, body).expect("a frame within its limits");
         while !socket::flush(&self.socket, &mut self.wire).expect("the bus reads") {
             // What the bus sends meanwhile is kept: it may be what keeps the bus from reading.
             self.read_what_came(Instant::now());

@@ -14,7 +14,7 @@ use core_ipc::wire::noise::Initiator;
 use core_ipc::wire::{Identity, PublicKey};
 use core_types::header::Seal;
 use core_types::limits::HANDSHAKE_MS_MAX;
-use core_types::name::{BUS, PROFILE};
+use core_types::name::{BUS, LAUNCHER, PROFILE};
 use core_types::protocol::bus::{BusRequest, Peers};
 use core_types::protocol::encode;
 use core_types::protocol::profile::{AuditStatus, ProfileRequest};
@@ -255,4 +255,39 @@ fn requests_with_descriptors_are_refused_before_they_are_too_many() {
     service.signal(rustix::process::Signal::CONT);
     wait_for("all descriptors are closed", || (descriptors_of_the_bus(&system) <= idle).then_some(()));
     system.pds(["get", "api-key"]).run().done().prints(VALUE);
+}
+
+/// Descriptors that nobody reads, on their way from one end of each pair to the other.
+fn in_flight(count: usize) -> Vec<(UnixStream, UnixStream)> {
+    const AT_ONCE: usize = 200;
+    let pairs: Vec<_> = (0..count.div_ceil(AT_ONCE)).map(|_| UnixStream::pair().unwrap()).collect();
+    for (from, _) in &pairs {
+        send_with_descriptors(from, b"-", AT_ONCE);
+    }
+    pairs
+}
+
+#[test]
+fn who_keeps_descriptors_on_their_way_breaks_no_connection() {
+    // Root is above the limit; few open files make it near.
+    let limits = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--", "prlimit", "--nofile=400:400"];
+    let system = System::boot(Spec::ready().secret("api-key", VALUE).under(&limits));
+    let idle = descriptors_of_the_bus(&system);
+    let (bus, launcher) = (system.pid_of(BUS), system.pid_of(LAUNCHER));
+    let ended = |system: &System| {
+        let log = String::from_utf8(system.log()).unwrap();
+        log.lines().filter(|line| line.contains("the connection to the bus ended")).count()
+    };
+    system.pds(["run", "--", "true"]).run().done();
+    let before = ended(&system);
+    let attack = in_flight(1_000);
+    for _ in 0..3 {
+        system.pds(["run", "--", "true"]).run().exits(125).says("try again in a moment");
+        system.pds(["get", "api-key"]).run().done().prints(VALUE);
+    }
+    drop(attack);
+    system.pds(["run", "--", "true"]).run().done();
+    assert_eq!((system.pid_of(BUS), system.pid_of(LAUNCHER)), (bus, launcher));
+    assert_eq!(ended(&system), before, "a daemon lost its connection");
+    wait_for("all descriptors are closed", || (descriptors_of_the_bus(&system) <= idle).then_some(()));
 }

@@ -2,12 +2,12 @@
 //! cut short anywhere, loses a byte.
 //!
 //! Methods come in four kinds. Input: [`Connection::take_bytes`], [`Connection::take_descriptors`]. Result of it:
-//! [`Connection::next_frame`], to be called until it has none. Mutator: [`Connection::send`]. Output:
-//! [`Connection::output`] and [`Connection::sent`], to be called until there is none. None of them blocks, reads a
-//! clock or knows a socket.
+//! [`Connection::next_frame`], to be called until it has none. Mutators: [`Connection::send`] and
+//! [`Connection::send_behind_descriptors`]. Output: [`Connection::output`] and [`Connection::sent`], to be called until
+//! there is none. None of them blocks, reads a clock or knows a socket.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use core_types::header::Header;
@@ -39,6 +39,9 @@ pub enum WireError {
     /// More descriptors than any frame announced, or fewer.
     #[error("descriptors do not match their frame")]
     Descriptors,
+    /// The kernel passes no descriptors now; nothing of the frame was sent.
+    #[error("no descriptors can be passed now")]
+    NotPassed,
     /// The peer does not read and too much waits for it.
     #[error("the peer does not read")]
     Full,
@@ -54,9 +57,7 @@ pub struct Connection {
     arrived: VecDeque<OwnedFd>,
     output: Vec<u8>,
     output_start: usize,
-    written: u64,
     fresh_since: Option<Instant>,
-    attached: VecDeque<(u64, Vec<OwnedFd>)>,
 }
 
 impl Connection {
@@ -72,9 +73,7 @@ impl Connection {
             arrived: VecDeque::new(),
             output: Vec::new(),
             output_start: 0,
-            written: 0,
             fresh_since: None,
-            attached: VecDeque::new(),
         }
     }
 
@@ -184,15 +183,43 @@ impl Connection {
         self.expected.is_none() && self.input_start == self.input.len()
     }
 
-    /// Seals a frame into the output. `header.descriptors` must be the number of `descriptors`.
+    /// Seals a frame without descriptors into the output.
     ///
     /// # Errors
-    /// The frame is over its limit, or the peer has not read what was sent before ([`WireError::Full`]); in both
-    /// cases nothing was added and the connection may go on.
-    pub fn send(&mut self, header: &Header, body: &[u8], descriptors: Vec<OwnedFd>) -> Result<(), WireError> {
-        if usize::from(header.descriptors) != descriptors.len() {
+    /// The header names descriptors, the frame is over its limit, or the peer has not read what was sent before
+    /// ([`WireError::Full`]); in all cases nothing was added and the connection may go on.
+    pub fn send(&mut self, header: &Header, body: &[u8]) -> Result<(), WireError> {
+        if header.descriptors != 0 {
             return Err(WireError::Descriptors);
         }
+        self.seal_frame(header, body, None::<fn(u8) -> bool>)
+    }
+
+    /// Seals a frame whose descriptors leave before it: `pass` sends them with the byte that it is given, the first one
+    /// of the frame, and says whether they have left. For what has been sealed must be sent, and the kernel may refuse
+    /// descriptors at any time.
+    ///
+    /// # Errors
+    /// As [`Self::send`], or [`WireError::NotPassed`]: they have not left, or something else waits to be written before
+    /// them. Nothing was added and the connection may go on.
+    pub fn send_behind_descriptors(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        pass: impl FnOnce(u8) -> bool,
+    ) -> Result<(), WireError> {
+        if self.pending_output() > 0 {
+            return Err(WireError::NotPassed);
+        }
+        self.seal_frame(header, body, Some(pass))
+    }
+
+    fn seal_frame(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        pass: Option<impl FnOnce(u8) -> bool>,
+    ) -> Result<(), WireError> {
         let mut first = frame::encode_head(header, body.len(), body.len().min(PAYLOAD_BYTES_MAX))?;
         let (fitting, rest) = body.split_at(body.len().min(PAYLOAD_BYTES_MAX.saturating_sub(first.len())));
         let length = first.len() + body.len();
@@ -203,12 +230,17 @@ impl Connection {
             self.output.clear();
             self.output_start = 0;
         }
-        if !descriptors.is_empty() {
-            self.attached.push_back((self.written + self.pending_output() as u64, descriptors));
-        }
         first.extend_from_slice(fitting);
+        let passed = pass.is_some();
+        if let Some(pass) = pass {
+            let [start, _] = record_length(&first)?;
+            if !pass(start) {
+                return Err(WireError::NotPassed);
+            }
+        }
         self.output.reserve(length + length.div_ceil(PAYLOAD_BYTES_MAX) * RECORD_OVERHEAD_BYTES);
         self.seal_record(&first)?;
+        self.output_start += usize::from(passed);
         rest.chunks(PAYLOAD_BYTES_MAX).try_for_each(|payload| self.seal_record(payload))
     }
 
@@ -227,8 +259,7 @@ impl Connection {
     }
 
     fn seal_record(&mut self, payload: &[u8]) -> Result<(), WireError> {
-        let length = u16::try_from(payload.len() + TAG_BYTES).map_err(|_| WireError::TooLarge)?;
-        self.output.extend_from_slice(&length.to_be_bytes());
+        self.output.extend_from_slice(&record_length(payload)?);
         Ok(self.session.seal(payload, &mut self.output)?)
     }
 
@@ -238,10 +269,10 @@ impl Connection {
         self.input.len() - self.input_start + self.partial.capacity() + self.pending_output()
     }
 
-    /// How many descriptors this end keeps, whichever way they go.
+    /// How many descriptors this end keeps, of frames that have not arrived whole.
     #[must_use]
     pub fn descriptors(&self) -> usize {
-        self.arrived.len() + self.attached.iter().map(|(_, descriptors)| descriptors.len()).sum::<usize>()
+        self.arrived.len()
     }
 
     /// How many bytes wait to be written.
@@ -250,42 +281,26 @@ impl Connection {
         self.output.len() - self.output_start
     }
 
-    /// The next bytes to write in one system call, and the descriptors to attach to them.
+    /// The bytes to write next.
     #[must_use]
-    pub fn output(&self) -> Option<(&[u8], Vec<BorrowedFd<'_>>)> {
-        let pending = &self.output[self.output_start..];
-        if pending.is_empty() {
-            return None;
-        }
-        let mut attached = self.attached.iter();
-        let (now, next) = match attached.next() {
-            Some((offset, fds)) if *offset == self.written => {
-                (fds.iter().map(AsFd::as_fd).collect(), attached.next())
-            }
-            other => (Vec::new(), other),
-        };
-        let end = next.map_or(pending.len(), |(offset, _)| {
-            usize::try_from(offset - self.written)
-                .map_or(pending.len(), |distance| distance.min(pending.len()))
-        });
-        Some((&pending[..end], now))
+    pub fn output(&self) -> Option<&[u8]> {
+        Some(&self.output[self.output_start..]).filter(|pending| !pending.is_empty())
     }
 
-    /// Says that the first `count` bytes of the last [`Self::output`] have been written, and its descriptors with them.
+    /// Says that the first `count` bytes of the last [`Self::output`] have been written.
     pub fn sent(&mut self, count: usize) {
-        if count == 0 {
-            return;
-        }
-        if self.attached.front().is_some_and(|(offset, _)| *offset == self.written) {
-            self.attached.pop_front();
-        }
         self.output_start += count;
-        self.written += count as u64;
         if self.output_start == self.output.len() && self.output.capacity() > MESSAGE_BYTES_MAX {
             self.output = Vec::new();
             self.output_start = 0;
         }
     }
+}
+
+/// What stands before the record of a payload.
+fn record_length(payload: &[u8]) -> Result<[u8; RECORD_LENGTH_BYTES], WireError> {
+    let length = u16::try_from(payload.len() + TAG_BYTES).map_err(|_| WireError::TooLarge)?;
+    Ok(length.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -313,7 +328,7 @@ mod tests {
 
         fn drain(from: &mut Connection) -> Vec<u8> {
             let mut bytes = Vec::new();
-            while let Some((output, _)) = from.output() {
+            while let Some(output) = from.output() {
                 bytes.extend_from_slice(output);
                 let count = output.len();
                 from.sent(count);
@@ -326,7 +341,7 @@ mod tests {
     fn a_frame_of_the_largest_size_arrives_byte_by_byte() {
         let mut pair = Pair::new();
         let body: Vec<u8> = (0..200_000u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
-        pair.a.send(&header(1), &body, Vec::new()).unwrap();
+        pair.a.send(&header(1), &body).unwrap();
         let bytes = Pair::drain(&mut pair.a);
         for byte in &bytes[..bytes.len() - 1] {
             pair.b.take_bytes(&[*byte]);
@@ -341,33 +356,58 @@ mod tests {
     fn what_waits_for_a_peer_that_does_not_read_is_bounded() {
         let mut pair = Pair::new();
         let body = vec![0; 1 << 20];
-        let sent = (0..).take_while(|_| pair.a.send(&header(1), &body, Vec::new()).is_ok()).count();
+        let sent = (0..).take_while(|_| pair.a.send(&header(1), &body).is_ok()).count();
         assert_eq!(sent, OUTGOING_BYTES_MAX / (1 << 20) - 1);
-        assert_eq!(pair.a.send(&header(1), &body, Vec::new()), Err(WireError::Full));
+        assert_eq!(pair.a.send(&header(1), &body), Err(WireError::Full));
         pair.b.take_bytes(&Pair::drain(&mut pair.a));
         assert_eq!((0..).take_while(|_| pair.b.next_frame().unwrap().is_some()).count(), sent);
+    }
+
+    fn with_descriptors(count: u8) -> Header {
+        Header { descriptors: count, ..header(1) }
     }
 
     #[test]
     fn descriptors_leave_and_arrive_with_their_frame() {
         let mut pair = Pair::new();
         let pipe = || rustix::pipe::pipe().unwrap().0;
-        let mut with_two = header(2);
-        with_two.descriptors = 2;
-        pair.a.send(&header(1), b"none", Vec::new()).unwrap();
-        pair.a.send(&with_two, b"two", vec![pipe(), pipe()]).unwrap();
-        let (first, none) = pair.a.output().unwrap();
-        let (first, none) = (first.to_vec(), none.len());
-        pair.a.sent(first.len());
-        let (second, two) = pair.a.output().unwrap();
-        let (second, two) = (second.to_vec(), two.len());
-        assert_eq!((none, two), (0, 2));
-        pair.b.take_bytes(&first);
-        assert_eq!(pair.b.next_frame().unwrap().unwrap().descriptors.len(), 0);
-        pair.b.take_descriptors([pipe(), pipe()]).unwrap();
-        pair.b.take_bytes(&second);
-        assert_eq!(pair.b.next_frame().unwrap().unwrap().descriptors.len(), 2);
-        assert_eq!(pair.a.send(&with_two, b"", vec![pipe()]), Err(WireError::Descriptors));
+        for body in [vec![2; 2], vec![2; 200_000]] {
+            pair.a
+                .send_behind_descriptors(&with_descriptors(2), &body, |byte| {
+                    pair.b.take_bytes(&[byte]);
+                    true
+                })
+                .unwrap();
+            pair.b.take_descriptors([pipe(), pipe()]).unwrap();
+            pair.b.take_bytes(&Pair::drain(&mut pair.a));
+            let frame = pair.b.next_frame().unwrap().unwrap();
+            assert_eq!((frame.descriptors.len(), &*frame.body), (2, &*body));
+        }
+        assert_eq!(pair.a.send(&with_descriptors(1), b""), Err(WireError::Descriptors));
+    }
+
+    #[test]
+    fn descriptors_that_cannot_leave_cost_their_frame_and_nothing_else() {
+        let mut pair = Pair::new();
+        let refused = pair.a.send_behind_descriptors(&with_descriptors(1), b"with", |_| false);
+        assert_eq!(refused, Err(WireError::NotPassed));
+        assert_eq!(pair.a.pending_output(), 0);
+        pair.a.send(&header(1), b"without").unwrap();
+        // The kernel is not asked while other bytes would have to go first.
+        let behind = pair.a.send_behind_descriptors(&with_descriptors(1), b"behind", |_| panic!("asked"));
+        assert_eq!(behind, Err(WireError::NotPassed));
+        pair.b.take_bytes(&Pair::drain(&mut pair.a));
+        assert_eq!(&*pair.b.next_frame().unwrap().unwrap().body, b"without");
+        pair.a
+            .send_behind_descriptors(&with_descriptors(1), b"later", |byte| {
+                pair.b.take_bytes(&[byte]);
+                true
+            })
+            .unwrap();
+        pair.b.take_descriptors([rustix::pipe::pipe().unwrap().0]).unwrap();
+        pair.b.take_bytes(&Pair::drain(&mut pair.a));
+        assert_eq!(&*pair.b.next_frame().unwrap().unwrap().body, b"later");
+        assert!(pair.b.is_between_frames());
     }
 
     #[test]
@@ -387,7 +427,7 @@ mod tests {
                     end.fresh_since.is_some_and(|since| now >= since + Duration::from_secs(KEY_SECONDS_MAX)),
                 );
                 end.keep_fresh(now).unwrap();
-                end.send(&header(number), &body, Vec::new()).unwrap();
+                end.send(&header(number), &body).unwrap();
             }
             // What one end has sent is on its way for a while, and arrives in pieces.
             if number % 7 == 0 || number == FRAMES {
@@ -431,10 +471,14 @@ mod tests {
         let pipes = (0..=EARLY_DESCRIPTORS_MAX).map(|_| rustix::pipe::pipe().unwrap().0);
         assert_eq!(pair.b.take_descriptors(pipes), Err(WireError::Descriptors));
         let mut pair = Pair::new();
-        let mut with_one = header(1);
-        with_one.descriptors = 1;
-        pair.a.send(&with_one, b"", vec![rustix::pipe::pipe().unwrap().0]).unwrap();
-        let bytes = Pair::drain(&mut pair.a);
+        let mut bytes = Vec::new();
+        pair.a
+            .send_behind_descriptors(&with_descriptors(1), b"", |byte| {
+                bytes.push(byte);
+                true
+            })
+            .unwrap();
+        bytes.extend(Pair::drain(&mut pair.a));
         pair.b.take_bytes(&bytes);
         assert_eq!(pair.b.next_frame().err(), Some(WireError::Descriptors));
     }
@@ -444,7 +488,7 @@ mod tests {
         let records = |pair: &mut Pair| {
             (0..3u64)
                 .map(|id| {
-                    pair.a.send(&header(id), b"text", Vec::new()).unwrap();
+                    pair.a.send(&header(id), b"text").unwrap();
                     Pair::drain(&mut pair.a)
                 })
                 .collect::<Vec<_>>()
@@ -490,7 +534,7 @@ mod tests {
         ) {
             let mut pair = Pair::new();
             for (id, size) in (1..).zip(&bodies) {
-                pair.a.send(&header(id), &vec![u8::try_from(id).unwrap(); *size], Vec::new()).unwrap();
+                pair.a.send(&header(id), &vec![u8::try_from(id).unwrap(); *size]).unwrap();
             }
             let bytes = Pair::drain(&mut pair.a);
             let (mut rest, mut chunks, mut seen) = (bytes.as_slice(), chunks.iter().cycle(), Vec::new());
