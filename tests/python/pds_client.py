@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import sys
+import time
 
 from dissononce.cipher.aesgcm import AESGCMCipher
 from dissononce.dh.x25519.private import PrivateKey
@@ -24,9 +25,11 @@ from dissononce.processing.impl.handshakestate import HandshakeState
 from dissononce.processing.impl.symmetricstate import SymmetricState
 
 MESSAGE_MAX = 65535
+KEY_MESSAGES, KEY_BYTES = 2**20, 2**30
 TAG = 16
 REQUEST, RESPONSE, EVENT, REFUSAL = range(4)
 DEADLINE_MS = 10_000
+KEY_PATIENCE, KEY_PAUSE = 2, 0.02
 REFUSALS = ["service unknown", "service gone", "busy", "timeout", "forbidden"]
 
 
@@ -92,6 +95,11 @@ def finish(state, message):
     return state.read_message(message, bytearray())
 
 
+def change_key(cipher):
+    """Noise's REKEY. The package's own also starts to count nonces anew, which Noise does not."""
+    cipher._key = cipher.cipher.encrypt(cipher._key, 2**64 - 1, b"", bytes(32))[:32]
+
+
 class Client:
     """A connection to the bus, under a key made for it or one that is enrolled."""
 
@@ -105,12 +113,29 @@ class Client:
         state, message = start(self.static, self.key("bus.pub"), b"pds bus v1")
         self.socket.sendall(message)
         self.send_cipher, self.receive_cipher = finish(state, self.exactly(48))
+        self.received = [0, 0]
         self.last_id = 0
         self.sessions = {}
 
     def key(self, name):
         with open(os.path.join(self.runtime, name), encoding="ascii") as file:
             return bytes.fromhex(file.read().strip())
+
+    def agreed_key(self, service):
+        """The key of a service, when the bus names the one that the service has published."""
+        end = time.monotonic() + KEY_PATIENCE
+        while True:
+            _, answer = self.exchange("daemon-bus", 4, varint(0), varint(3) + text(service))
+            reader = Reader(answer)
+            if reader.varint() != 0:
+                raise ConnectionError("nobody serves under the name " + service)
+            key = reader.take(32)
+            reader.end()
+            if key == self.key(f"keys/{service}.pub"):
+                return key
+            if time.monotonic() > end:
+                raise ConnectionError(f"the key of {service} is not the one that the bus knows")
+            time.sleep(KEY_PAUSE)
 
     def exactly(self, count):
         data = b""
@@ -131,9 +156,21 @@ class Client:
         frame = b""
         while len(frame) < 4 or len(frame) < 4 + struct.unpack(">I", frame[:4])[0]:
             (length,) = struct.unpack(">H", self.exactly(2))
-            frame += self.receive_cipher.decrypt_with_ad(b"", self.exactly(length))
+            payload = self.receive_cipher.decrypt_with_ad(b"", self.exactly(length))
+            self.count_received(len(payload), between_frames=not frame)
+            frame += payload
         (header_length,) = struct.unpack(">H", frame[4:6])
         return self.header(Reader(frame[6 : 6 + header_length])), frame[6 + header_length :]
+
+    def count_received(self, length, between_frames):
+        """Changes the receiving key when the bus has changed it: it says so by an empty record, or both count."""
+        messages, total = self.received
+        self.received = [messages + 1, total + length]
+        if length == 0 and (not between_frames or messages == 0):
+            raise ValueError("an empty record where no key can change")
+        if length == 0 or messages + 1 >= KEY_MESSAGES or total + length >= KEY_BYTES:
+            change_key(self.receive_cipher)
+            self.received = [0, 0]
 
     @staticmethod
     def header(reader):
@@ -193,7 +230,7 @@ class Client:
         """The sealed session with a service, opened when first needed."""
         if service not in self.sessions:
             prologue = b"pds sealed v1 " + service.encode()
-            state, message = start(self.static, self.key(f"keys/{service}.pub"), prologue)
+            state, message = start(self.static, self.agreed_key(service), prologue)
             _, answer = self.exchange(service, 0, varint(1), message)
             ours, theirs = finish(state, answer[8:])
             self.sessions[service] = [struct.unpack(">Q", answer[:8])[0], ours, theirs, 0]
