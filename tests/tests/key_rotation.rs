@@ -58,6 +58,15 @@ fn ask_on(client: &mut Client, number: usize, stop: &AtomicBool, right: &AtomicU
     }
 }
 
+/// Has the clients stop however the test goes on.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 fn unlock(system: &System) {
     let profile = ProfileName::parse("default").unwrap();
     call(&mut system.client(), &Unlock { profile, factors: password_proof() });
@@ -76,6 +85,7 @@ fn daemon_secrets_gets_new_keys_under_requests_and_every_client_goes_on() {
     let (stop, right) = (AtomicBool::new(false), AtomicUsize::new(0));
     let published = || std::fs::read(system.paths().public_key(SECRETS)).unwrap();
     std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
         for (number, client) in clients.iter_mut().enumerate() {
             let (stop, right) = (&stop, &right);
             scope.spawn(move || ask_on(client, number, stop, right));
@@ -89,7 +99,6 @@ fn daemon_secrets_gets_new_keys_under_requests_and_every_client_goes_on() {
             assert_ne!(published(), key, "the key is still the old one");
             unlock(&system);
         }
-        stop.store(true, Ordering::SeqCst);
     });
     clients.push(old);
     for (number, client) in clients.iter_mut().enumerate() {
