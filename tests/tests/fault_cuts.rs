@@ -121,8 +121,8 @@ fn cut(system: &mut System, moment: &(String, usize), act: impl FnOnce(&System) 
 
 /// The moment of a try: any, and each second time one around the renaming.
 fn pick<'a>(moments: &'a Moments, number: usize, chance: &mut Chance) -> &'a (String, usize) {
-    const BEFORE: usize = 25;
-    const AFTER: usize = 15;
+    const BEFORE: usize = 12;
+    const AFTER: usize = 12;
     let Moments { calls, renaming } = moments;
     let around = renaming.saturating_sub(BEFORE)..(renaming + AFTER).min(calls.len());
     let among = if number.is_multiple_of(2) { 0..calls.len() } else { around };
@@ -327,7 +327,7 @@ fn of_a_vault_and_its_restored_backup_exactly_one_is_there() {
     let moments = moments(&system, || {
         system.pds(restore).password().run().done();
     });
-    let (tried, mut restored) = (tries(6), 0);
+    let (tried, mut restored) = (tries(10), 0);
     for number in 0..tried {
         set(&system);
         let moment = pick(&moments, number, &mut chance);
