@@ -17,6 +17,9 @@ use tests::{PASSWORD, PATIENCE, Spec, System};
 
 const CANARIES: usize = 1_000;
 const CANARIES_PER_CALL: usize = 50;
+const CALLS: usize = CANARIES / CANARIES_PER_CALL;
+/// Scans while they pass.
+const SCANS: usize = 10;
 /// No rate limit stands in the way.
 const RATES: &str = "[rate_limit.known]\nper_second = 1000000\nburst = 1000000\n";
 
@@ -30,23 +33,21 @@ fn value(call: usize) -> Vec<u8> {
     (0..CANARIES_PER_CALL).flat_map(|number| [MARK, format!("{call}-{number}").as_bytes()].concat()).collect()
 }
 
-/// How much each scan finds in the bus while `act` is done again and again, as long as it says so.
-fn scans_while(bus: u32, act: impl FnMut(usize) -> bool + Send) -> Vec<usize> {
-    scans_until(bus, &AtomicBool::new(false), act)
-}
-
-/// As [`scans_while`], and until a scan finds something, which is said in `hit`.
-fn scans_until(bus: u32, hit: &AtomicBool, mut act: impl FnMut(usize) -> bool + Send) -> Vec<usize> {
+/// How much each scan finds in the bus while `act` is done again and again, until the scans are enough and each call was
+/// made once.
+fn scans_while(bus: u32, enough: impl Fn(&[usize]) -> bool, mut act: impl FnMut(usize) + Send) -> Vec<usize> {
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let traffic =
-            scope.spawn(move || (0..).find(|call| !act(*call) || hit.load(Ordering::SeqCst)).is_some());
+        let stop_it = &stop;
+        let traffic = scope.spawn(move || {
+            (0..).take_while(|call| *call < CALLS || !stop_it.load(Ordering::SeqCst)).for_each(&mut act);
+        });
         let mut scans = Vec::new();
-        while !traffic.is_finished() {
-            let found = count_in_memory(bus, MARK).unwrap();
-            hit.fetch_or(found > 0, Ordering::SeqCst);
-            scans.push(found);
+        while !enough(&scans) && !traffic.is_finished() {
+            scans.push(count_in_memory(bus, MARK).unwrap());
         }
-        assert!(traffic.join().unwrap());
+        stop.store(true, Ordering::SeqCst);
+        traffic.join().unwrap();
         scans
     })
 }
@@ -97,8 +98,9 @@ fn the_memory_of_the_bus_holds_nothing_of_what_passes_through_it() {
     let mut client = system.client();
     client.call(&Lock { profile: None }, patient()).unwrap();
     client.call(&Unlock { profile: profile.clone(), factors: password_proof() }, patient()).unwrap();
-    let scans = scans_while(bus, |call| {
-        let value = value(call);
+    let many = |scans: &[usize]| scans.len() >= SCANS;
+    let scans = scans_while(bus, many, |call| {
+        let value = value(call % CALLS);
         let name = format!("key-{}", call % 10);
         let set = Set {
             profile: profile.clone(),
@@ -110,23 +112,26 @@ fn the_memory_of_the_bus_holds_nothing_of_what_passes_through_it() {
         client.call(&set, patient()).unwrap();
         let got = client.call(&Get { profile: profile.clone(), name, version: None }, patient()).unwrap();
         assert_eq!(got.expose(), value);
-        call + 1 < CANARIES / CANARIES_PER_CALL
     });
-    assert!(scans.len() > 1 && scans.iter().all(|found| *found == 0), "{scans:?}");
+    assert!(scans.iter().all(|found| *found == 0), "{scans:?}");
     assert_eq!(count_in_memory(bus, MARK).unwrap(), 0);
     assert_eq!(count_in_memory(bus, PASSWORD.as_bytes()).unwrap(), 0);
 
     // The same scan while the same passes through the same bus unsealed, until it hits.
     echo(&system);
     let mut careless = Hostile::connect(&system);
-    let (hit, end) = (AtomicBool::new(false), tests::deadline());
-    let scans = scans_until(bus, &hit, |call| {
-        let value = value(call % (CANARIES / CANARIES_PER_CALL));
-        match careless.ask(&request_header(ECHO, 1, Seal::None), &value) {
-            Answer::Response(frame) => assert_eq!(*frame.body, value),
-            Answer::Refused(refusal) => panic!("{refusal}"),
-        }
-        Instant::now() < end
-    });
-    assert!(hit.load(Ordering::SeqCst), "{} scans found nothing at all", scans.len());
+    let end = tests::deadline();
+    let hit = |scans: &[usize]| scans.last().is_some_and(|found| *found > 0);
+    let scans = scans_while(
+        bus,
+        |scans| hit(scans) || Instant::now() > end,
+        |call| {
+            let value = value(call % CALLS);
+            match careless.ask(&request_header(ECHO, 1, Seal::None), &value) {
+                Answer::Response(frame) => assert_eq!(*frame.body, value),
+                Answer::Refused(refusal) => panic!("{refusal}"),
+            }
+        },
+    );
+    assert!(hit(&scans), "{} scans found nothing at all", scans.len());
 }
