@@ -149,6 +149,7 @@ mod tests {
     use core_crypto::SecureBytes;
 
     use super::*;
+    use crate::system::wait_for;
 
     const SECRET: &[u8] = b"canary-7f3a91\xffz?";
 
@@ -185,12 +186,16 @@ mod tests {
         let canary = Canary::new(&value);
         let value = OsString::from_vec(value);
         let mut child = std::process::Command::new("sleep").arg("60").env("LEAK", value).spawn().unwrap();
+        let environment = PathBuf::from(format!("/proc/{}/environ", child.id()));
+        // The kernel lets the parent go on before the new program's environment can be read.
+        wait_for("the child has an environment", || {
+            std::fs::read(&environment).is_ok_and(|bytes| !bytes.is_empty()).then_some(())
+        });
         let found = canary.in_processes(&BTreeSet::new());
         let hidden = canary.in_processes(&BTreeSet::from([child.id()]));
         child.kill().unwrap();
         child.wait().unwrap();
-        let place = PathBuf::from(format!("/proc/{}/environ", child.id()));
-        assert!(found.contains(&Finding { place, form: "as it is" }), "{found:?}");
+        assert!(found.contains(&Finding { place: environment, form: "as it is" }), "{found:?}");
         assert_eq!(hidden, []);
     }
 }
