@@ -26,8 +26,8 @@ FEATURES = $(if $(shell pkg-config --exists libcrypto && echo found),,--features
 # that the crates it depends on are those that are built already.
 FIELDS = $(foreach program,cli daemon-secrets daemon-launcher,--features $(program)/ipc-field-encryption)
 
-# What starts again and again, `pds` and the two stages of the launcher before each child, is linked statically where
-# there is a C library for it: so it starts sooner, and no LD_PRELOAD gets into it.
+# What starts again and again, `pds`, and the launcher, of whose spawner the processes before each child are copies, are
+# linked statically where there is a C library for it: so they start sooner, and no LD_PRELOAD gets into them.
 STATIC = $(if $(wildcard $(shell $(CC) -print-file-name=libc.a)),-- -C target-feature=+crt-static)
 BUILD_QUICK_STARTERS = $(CARGO) rustc --locked --release -p cli --bin pds $(STATIC) && \
 	$(CARGO) rustc --locked --release -p daemon-launcher --bin daemon-launcher $(STATIC)
