@@ -7,6 +7,7 @@ pub mod access;
 pub mod config;
 pub mod env_name;
 pub mod factor;
+pub mod grant;
 pub mod header;
 pub mod limits;
 pub mod name;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test, as a whole
 
+use core_types::grant::{GrantBounds, GrantId, GrantRecord};
 use core_types::header::{Destination, Header, Kind, Refusal, Seal, Sender};
 use core_types::protocol::bus::{
     Announce, BusDenial, BusRequest, Enroll, Enrolled, EnrolledDaemon, KeyOf, Peers, RegistryChange, Revoke,
@@ -290,6 +291,8 @@ fn rules() -> Vec<String> {
         line("operation.config-change", &Operation::ConfigChange),
         line("operation.enroll", &Operation::Enroll),
         line("operation.revoke", &Operation::Revoke),
+        line("operation.grant", &Operation::Grant),
+        line("operation.revoke-grant", &Operation::RevokeGrant),
     ]
 }
 
@@ -333,6 +336,10 @@ fn profile_service() -> Vec<String> {
             exit: Some(ChildExit::Signal(9)),
         }),
         missing: Some(2),
+        grant: Some(GrantRecord {
+            id: GrantId(0x3fa9_1c02),
+            bounds: Some(GrantBounds { to: "backup".parse().unwrap(), seconds: 600, uses: Some(3) }),
+        }),
     };
     vec![
         line("profile.begin-unlock", &ProfileRequest::from(BeginUnlock { profile: profile() })),

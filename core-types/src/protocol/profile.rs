@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::secrets::Gate;
 use super::service;
 use crate::config::AuditMode;
+use crate::grant::GrantRecord;
 use crate::name::{PROFILE, ProfileName};
 
 /// Asks for leave to try a password: answered with how long to wait first. Only `daemon-secrets` may ask.
@@ -92,6 +93,10 @@ pub enum Operation {
     Enroll,
     /// An enrolled daemon was refused from then on.
     Revoke,
+    /// An enrolled daemon was granted secrets that its rules leave it without.
+    Grant,
+    /// A grant was taken back.
+    RevokeGrant,
 }
 
 /// Why a profile was locked.
@@ -197,6 +202,8 @@ pub struct SecretOperationAudit {
     pub child: Option<ChildRecord>,
     /// How many entries are missing, with [`Operation::Gap`].
     pub missing: Option<u64>,
+    /// The grant that was made or taken back, or that let the requester through.
+    pub grant: Option<GrantRecord>,
 }
 
 impl SecretOperationAudit {
@@ -204,7 +211,20 @@ impl SecretOperationAudit {
     #[must_use]
     pub fn new(unix_ms: u64, operation: Operation, requester: Requester, outcome: Outcome) -> Self {
         let (profile, subject, generation, cause, child, missing) = (None, None, None, None, None, None);
-        Self { unix_ms, operation, profile, subject, requester, outcome, generation, cause, child, missing }
+        let grant = None;
+        Self {
+            unix_ms,
+            operation,
+            profile,
+            subject,
+            requester,
+            outcome,
+            generation,
+            cause,
+            child,
+            missing,
+            grant,
+        }
     }
 
     /// The same, about this.

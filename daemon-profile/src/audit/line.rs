@@ -2,6 +2,7 @@
 
 use core_crypto::hash_chain::Link;
 use core_crypto::log_key::{LogKey, PROOF_BYTES};
+use core_types::grant::{GrantBounds, GrantRecord};
 use core_types::name::{PROFILE, ProfileName};
 use core_types::protocol::profile::{
     ChildRecord, LockCause, Operation, Outcome, Requester, SecretOperationAudit,
@@ -225,6 +226,8 @@ struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<GrantFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     torn: Option<&'a Torn>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a KeyMark>,
@@ -263,6 +266,20 @@ impl<'a> From<&'a Requester> for RequesterFields<'a> {
             executable: requester.executable.as_deref(),
             unit: requester.unit.as_deref(),
         }
+    }
+}
+
+/// A grant, with its bounds where it was made.
+#[derive(Serialize)]
+struct GrantFields<'a> {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none", flatten)]
+    bounds: Option<&'a GrantBounds>,
+}
+
+impl<'a> From<&'a GrantRecord> for GrantFields<'a> {
+    fn from(grant: &'a GrantRecord) -> Self {
+        Self { id: grant.id.to_string(), bounds: grant.bounds.as_ref() }
     }
 }
 
@@ -322,6 +339,7 @@ fn event_fields<'a>(
         cause: event.cause,
         child: event.child.as_ref(),
         missing: event.missing,
+        grant: event.grant.as_ref().map(GrantFields::from),
         torn: None,
         key: None,
         broken: None,
@@ -371,6 +389,7 @@ fn own_fields<'a>(sequence: u64, previous: Link, unix_ms: u64, operation: &'stat
         cause: None,
         child: None,
         missing: None,
+        grant: None,
         torn: None,
         key: None,
         broken: None,
@@ -441,6 +460,7 @@ pub(crate) mod samples {
 
 #[cfg(test)]
 mod tests {
+    use core_types::grant::GrantId;
     use core_types::name::SECRETS;
     use proptest::prelude::*;
     use serde_json::Value;
@@ -524,6 +544,20 @@ mod tests {
         let broken = head(Mark::Broken { sequence: 4, reason: "r".to_owned() }).broken;
         assert_eq!(broken, Some((4, "r".to_owned())));
         assert_eq!(head(Mark::Removed(kept.clone())).kept, Some(kept));
+    }
+
+    #[test]
+    fn a_grant_is_told_with_its_bounds_where_it_was_made() {
+        let told = |grant| {
+            let event = SecretOperationAudit { grant: Some(grant), ..samples::event("a") };
+            let value: Value = serde_json::from_slice(&line_of(event)).unwrap();
+            value["grant"].clone()
+        };
+        let id = GrantId(0xa9_1c02);
+        assert_eq!(told(GrantRecord { id, bounds: None }), serde_json::json!({ "id": "00a91c02" }));
+        let bounds = GrantBounds { to: "backup".parse().unwrap(), seconds: 600, uses: None };
+        let expected = serde_json::json!({ "id": "00a91c02", "to": "backup", "seconds": 600, "uses": null });
+        assert_eq!(told(GrantRecord { id, bounds: Some(bounds) }), expected);
     }
 
     #[test]
