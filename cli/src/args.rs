@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use core_ipc::wire::PublicKey;
+use core_types::access::AccessOperation;
 use core_types::factor::{FactorLabel, FactorPolicy, LabelError};
 use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX, FACTORS_MAX};
 use core_types::pattern::Pattern;
@@ -124,6 +125,8 @@ commands! {
     "enrolled" => Enrolled,
     /// Refuse an enrolled daemon from now on, and end its connections
     "revoke" => Revoke { options RevokeOptions },
+    /// Say which gate would say what of an attempt, and why; reads nothing and counts as none
+    "explain" => Explain { options ExplainOptions },
     /// Profiles
     "profile" => Profile { group ProfileCommand },
     /// The audit log
@@ -235,6 +238,46 @@ pub(crate) struct RevokeOptions {
     /// Its name
     #[arg(value_parser = daemon_name)]
     pub(crate) name: DaemonName,
+}
+
+/// Options of `pds explain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExplainOptions {
+    /// Name of the secret
+    pub(crate) name: String,
+    /// Who would ask: `cli`, `daemon-launcher`, or an enrolled daemon [default: you, at the command line]
+    #[arg(long = "as", value_name = "REQUESTER", value_parser = daemon_name)]
+    pub(crate) requester: Option<DaemonName>,
+    /// For what
+    #[arg(long, value_name = "OPERATION", value_enum, default_value = "get")]
+    pub(crate) operation: ExplainedOperation,
+}
+
+/// What `pds explain` is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExplainedOperation {
+    /// Reading its value.
+    Get,
+    /// Seeing its name in a listing.
+    List,
+    /// Storing a value under it.
+    Set,
+    /// Removing it.
+    Delete,
+    /// Giving it to a program with `pds run`.
+    Run,
+}
+
+impl From<ExplainedOperation> for AccessOperation {
+    fn from(operation: ExplainedOperation) -> Self {
+        match operation {
+            ExplainedOperation::Get => Self::Get,
+            ExplainedOperation::List => Self::List,
+            ExplainedOperation::Set => Self::Set,
+            ExplainedOperation::Delete => Self::Delete,
+            ExplainedOperation::Run => Self::Run,
+        }
+    }
 }
 
 /// Where a password comes from, when not from the terminal.

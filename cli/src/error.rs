@@ -606,6 +606,7 @@ fn what_failed(command: &Command) -> String {
         Command::Recovery(RecoveryCommand::New { .. }) => "cannot make a recovery code".to_owned(),
         Command::Recovery(RecoveryCommand::Check { .. }) => "cannot check the recovery code".to_owned(),
         Command::Recovery(RecoveryCommand::Use { .. }) => "cannot unlock".to_owned(),
+        Command::Explain(options) => format!("cannot explain '{}'", shown(&options.name)),
         Command::Profile(ProfileCommand::List) => "cannot list the profiles".to_owned(),
         Command::Audit(AuditCommand::Unused { .. }) => "cannot tell which secrets are unused".to_owned(),
         Command::Audit(AuditCommand::Age { .. }) => "cannot tell which secrets are old".to_owned(),

@@ -13,13 +13,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::name::{BUS, CLI, DaemonName, LAUNCHER, PROFILE, ProfileName, SECRETS};
 use crate::pattern::Pattern;
 
 /// What rules are about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum AccessOperation {
     /// Reading a value, or what is kept of older ones.
     Get,
@@ -36,6 +37,12 @@ pub enum AccessOperation {
 impl AccessOperation {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Get, Self::List, Self::Set, Self::Delete, Self::Run];
+
+    /// Whether a value is given away.
+    #[must_use]
+    pub fn reads(self) -> bool {
+        matches!(self, Self::Get | Self::Run)
+    }
 
     /// Its key in the configuration.
     #[must_use]

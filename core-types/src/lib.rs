@@ -16,6 +16,7 @@ pub mod paths;
 pub mod pattern;
 pub mod pattern_set;
 pub mod protocol;
+pub mod rule_book;
 mod wire_secret;
 
 pub use name::{DaemonName, NameError, ProfileName, SecretName};

@@ -1,5 +1,6 @@
 //! Patterns over secret names: literal text and `*`, which stands for any run of characters, `/` included.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use crate::limits::SECRET_NAME_BYTES_MAX;
 use crate::name::{NameError, SecretName};
 
 /// A pattern such as `db/*` or `*-token`; a pattern without `*` matches just that name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(String);
 
@@ -92,6 +93,13 @@ impl TryFrom<String> for Pattern {
 impl From<Pattern> for String {
     fn from(pattern: Pattern) -> Self {
         pattern.0
+    }
+}
+
+/// For sets of patterns that are asked by text: a pattern and its text are equal, and hashed, alike.
+impl Borrow<str> for Pattern {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -1,4 +1,4 @@
-//! Many patterns at once: whether any of them matches a name, without trying each.
+//! Many patterns at once: which of them matches a name, without trying each.
 //!
 //! A pattern can match only a name that has its literal text in it. So each is filed under one piece of that text,
 //! and of a name only those are tried whose piece stands in it, at the place where it has to.
@@ -25,8 +25,9 @@ impl Files {
         self.lengths.range(..=limit).copied()
     }
 
-    fn any_matches(&self, piece: &[u8], text: &str) -> bool {
-        self.by_piece.get(piece).is_some_and(|filed| filed.iter().any(|pattern| pattern.matches_text(text)))
+    /// One of those that have this piece and match.
+    fn find(&self, piece: &[u8], text: &str) -> Option<&Pattern> {
+        self.by_piece.get(piece)?.iter().find(|pattern| pattern.matches_text(text))
     }
 }
 
@@ -34,8 +35,8 @@ impl Files {
 #[derive(Debug, Clone, Default)]
 pub struct PatternSet {
     /// One of them is nothing but stars.
-    everything: bool,
-    exact: HashSet<Box<str>>,
+    everything: Option<Pattern>,
+    exact: HashSet<Pattern>,
     by_start: Files,
     by_end: Files,
     by_middle: Files,
@@ -56,7 +57,7 @@ impl PatternSet {
     fn add(&mut self, pattern: &Pattern) {
         let text = pattern.as_str();
         if !pattern.is_wild() {
-            self.exact.insert(text.into());
+            self.exact.insert(pattern.clone());
             return;
         }
         let pieces = || text.split('*');
@@ -68,7 +69,7 @@ impl PatternSet {
         } else {
             match pieces().max_by_key(|piece| piece.len()).filter(|piece| !piece.is_empty()) {
                 Some(longest) => self.by_middle.add(longest, pattern),
-                None => self.everything = true,
+                None => self.everything = Some(pattern.clone()),
             }
         }
     }
@@ -82,19 +83,25 @@ impl PatternSet {
     /// Whether any of the patterns matches the whole of `text`, which need not be a name of a secret.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
+        self.find(text).is_some()
+    }
+
+    /// One of the patterns that match the whole of `text`: the one without a star, if it is among them, and the one that
+    /// is nothing but stars only if no other is.
+    #[must_use]
+    pub fn find(&self, text: &str) -> Option<&Pattern> {
         let (bytes, length) = (text.as_bytes(), text.len());
-        self.everything
-            || self.exact.contains(text)
-            || self.by_start.lengths(length).any(|piece| self.by_start.any_matches(&bytes[..piece], text))
-            || self
-                .by_end
-                .lengths(length)
-                .any(|piece| self.by_end.any_matches(&bytes[length - piece..], text))
-            || self
-                .by_middle
-                .lengths(length)
-                .filter(|piece| *piece > 0)
-                .any(|piece| bytes.windows(piece).any(|window| self.by_middle.any_matches(window, text)))
+        let exact = || self.exact.get(text);
+        let by_start =
+            || self.by_start.lengths(length).find_map(|piece| self.by_start.find(&bytes[..piece], text));
+        let by_end =
+            || self.by_end.lengths(length).find_map(|piece| self.by_end.find(&bytes[length - piece..], text));
+        let by_middle = || {
+            let mut lengths = self.by_middle.lengths(length).filter(|piece| *piece > 0);
+            lengths
+                .find_map(|piece| bytes.windows(piece).find_map(|window| self.by_middle.find(window, text)))
+        };
+        exact().or_else(by_start).or_else(by_end).or_else(by_middle).or(self.everything.as_ref())
     }
 }
 
@@ -136,7 +143,9 @@ mod tests {
         ) {
             let patterns: Vec<Pattern> = patterns.iter().map(|text| Pattern::parse(text.as_str()).unwrap()).collect();
             let expected = patterns.iter().any(|pattern| pattern.matches_text(&text));
-            prop_assert_eq!(PatternSet::new(&patterns).matches(&text), expected);
+            let set = PatternSet::new(&patterns);
+            prop_assert_eq!(set.matches(&text), expected);
+            prop_assert!(set.find(&text).is_none_or(|found| patterns.contains(found) && found.matches_text(&text)));
         }
     }
 }

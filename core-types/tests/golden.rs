@@ -3,12 +3,15 @@
 
 #![allow(clippy::unwrap_used)] // a test, as a whole
 
+use core_types::access::AccessOperation;
 use core_types::grant::{GrantBounds, GrantId, GrantRecord};
 use core_types::header::{Destination, Header, Kind, Refusal, Seal, Sender};
+use core_types::pattern::Pattern;
 use core_types::protocol::bus::{
     Announce, BusDenial, BusRequest, Enroll, Enrolled, EnrolledDaemon, KeyOf, Peers, RegistryChange, Revoke,
     Subscribe,
 };
+use core_types::protocol::explanation::{Decision, Explain, Explanation, GateVerdict, Verdict};
 use core_types::protocol::launcher::{
     ChildCommand, ChildEvent, LauncherRequest, Mapping, ResourceLimit, Run,
 };
@@ -29,6 +32,7 @@ use core_types::protocol::secrets::{
     RulesState,
 };
 use core_types::protocol::{Topic, encode};
+use core_types::rule_book::{CitedRule, RuleKey};
 use core_types::{NameError, ProfileName, SecretName, WireSecret};
 use serde::Serialize;
 
@@ -296,6 +300,34 @@ fn rules() -> Vec<String> {
     ]
 }
 
+fn explaining() -> Vec<String> {
+    let explain = Explain {
+        profile: profile(),
+        name: "a".to_owned(),
+        requester: Some("backup".parse().unwrap()),
+        operation: AccessOperation::Delete,
+    };
+    let rule = CitedRule {
+        allowed: false,
+        requester: "backup".to_owned(),
+        key: RuleKey::NotListed(AccessOperation::Delete),
+        pattern: Some(Pattern::parse("a*").unwrap()),
+    };
+    let verdict = |verdict| GateVerdict { gate: Gate::AccessRule, verdict };
+    let explanation = Explanation {
+        requester: "backup".to_owned(),
+        gates: vec![
+            verdict(Verdict::Passes),
+            verdict(Verdict::Denies(SecretsDenial::Forbidden)),
+            verdict(Verdict::NotAsked),
+            verdict(Verdict::NotTold),
+        ],
+        rule: Some(rule),
+        decision: Decision::Denied(Gate::AccessRule),
+    };
+    vec![line("secrets.explain", &SecretsRequest::from(explain)), line("reply.explanation", &explanation)]
+}
+
 fn backups() -> Vec<String> {
     let sheet = BackupSheet {
         profile: profile(),
@@ -394,6 +426,7 @@ fn the_bytes_of_every_message_are_as_they_were() {
         backups(),
         rules(),
         enrolling(),
+        explaining(),
     ]
     .concat()
     .join("\n");

@@ -1,10 +1,11 @@
 //! `docs/access-table.txt` and a naive judge, against the gates.
 
-use core_types::access::AccessPolicy;
+use core_types::access::{AccessOperation, AccessPolicy, RuleRequester};
 use core_types::config::Config;
 use core_types::header::Sender;
 use core_types::name::{LAUNCHER, ProfileName};
 use core_types::protocol::secrets::{Gate, SecretsDenial};
+use core_types::rule_book::RuleBook;
 use proptest::prelude::*;
 
 use crate::acl::tests::{requester, sender};
@@ -166,6 +167,16 @@ fn naive(policy: &AccessPolicy, who: Option<&str>, action: Action, names: &[&str
     }
 }
 
+fn action_of(operation: AccessOperation) -> Action {
+    match operation {
+        AccessOperation::Get => Action::Get,
+        AccessOperation::List => Action::List,
+        AccessOperation::Set => Action::Set,
+        AccessOperation::Delete => Action::Delete,
+        AccessOperation::Run => Action::GetBatch,
+    }
+}
+
 fn lists() -> impl Strategy<Value = String> {
     let pattern = prop_oneof!["[ab]{1,2}", "[ab]\\*", "\\*[ab]", "\\*", "[ab]\\*[ab]"];
     prop::collection::vec(pattern, 0..3).prop_map(|patterns| format!("{patterns:?}"))
@@ -180,7 +191,7 @@ fn table(who: &'static str) -> impl Strategy<Value = String> {
     lines.prop_map(move |lines| format!("[profiles.work.access.{who}]\n{}", lines.concat()))
 }
 
-fn policies() -> impl Strategy<Value = String> {
+pub(crate) fn policies() -> impl Strategy<Value = String> {
     let tables = ["cli", "daemon-launcher", "backup"].map(|who| prop::option::of(table(who)));
     tables.prop_map(|tables| tables.into_iter().flatten().collect())
 }
@@ -216,6 +227,39 @@ proptest! {
         let decided = authorize(&attempt, &state);
         let expected = naive(&policy, who, action, names);
         prop_assert_eq!(decided.is_ok(), expected, "{:?}", decided.err().map(|refusal| refusal.denial));
+    }
+
+    /// What `pds config check` tries a file by is what the gates decide.
+    #[test]
+    fn the_rule_book_decides_for_a_test_of_the_configuration_as_the_gates_do(
+        config in policies(),
+        who in prop::sample::select(vec!["cli", LAUNCHER, "backup", "other"]),
+        operation in prop::sample::select(AccessOperation::ALL.to_vec()),
+        name in "[ab]{1,3}",
+    ) {
+        let policy = Config::parse(&config).unwrap().access;
+        let (rules, book) = (AccessRules::new(&policy), RuleBook::new(&policy));
+        let (asker, action) = match (who, operation) {
+            ("cli", AccessOperation::Run) => (requester(Some(LAUNCHER)), Action::GetBatch),
+            ("cli", _) => (requester(None), action_of(operation)),
+            (name, _) => (requester(Some(name)), action_of(operation)),
+        };
+        let rates = RateLimits::new(&Config::default());
+        let names = if action == Action::List { Vec::new() } else { vec![AskedName::new(&name)] };
+        let cost = Cost { tokens: 1, names: 1 };
+        let attempt = Attempt { action, profile: profile(), requester: asker, names, cost };
+        let state = AccessState {
+            any_unlocked: true,
+            profile: ProfileStatus::Unlocked,
+            rules: &rules,
+            rates: &rates,
+        };
+        // An enrolled daemon that wants a program run is denied by the launcher.
+        let launched = who != "backup" && who != "other" || operation != AccessOperation::Run;
+        let shown = action != Action::List || rules.show(&attempt.requester, &profile(), &name);
+        let expected = launched && authorize(&attempt, &state).is_ok() && shown;
+        let who = RuleRequester::parse(who).unwrap();
+        prop_assert_eq!(book.decide(&who, "work", operation, &name).allowed, expected);
     }
 
     #[test]

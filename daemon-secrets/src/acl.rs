@@ -1,12 +1,10 @@
 //! Who asks, for what, and which rules there are about it. Pure.
 
-use std::collections::HashMap;
-
-use core_types::access::{AccessOperation, AccessPolicy, AccessTable};
+use core_types::access::{AccessOperation, AccessPolicy};
 use core_types::header::Sender;
 use core_types::name::{BUS, CLI, DaemonName, LAUNCHER, PROFILE, ProfileName, SECRETS};
-use core_types::pattern_set::PatternSet;
 use core_types::protocol::profile::Operation;
+use core_types::rule_book::{Judged, RuleBook, Ruling};
 
 /// Declares what can be asked of the daemon, each with what it is called in the audit log.
 macro_rules! actions {
@@ -56,6 +54,8 @@ actions! {
     AcceptRollback => Some(Operation::AcceptRollback),
     Protection => None,
     Rules => None,
+    // Looking is no attempt.
+    Explain => None,
     Backup => Some(Operation::Backup),
     InspectBackup => None,
     RestoreBackup => Some(Operation::RestoreBackup),
@@ -98,16 +98,56 @@ impl From<&Sender> for Requester {
     fn from(sender: &Sender) -> Self {
         let role = match sender.name.as_ref().map(DaemonName::as_str) {
             None => Role::Cli,
-            Some(LAUNCHER) => Role::Launcher,
-            Some(PROFILE) => Role::Profile,
-            Some(BUS | SECRETS | CLI) => Role::Bystander,
-            Some(_) => Role::Enrolled,
+            Some(CLI) => Role::Bystander,
+            Some(name) => Role::of_daemon(name),
         };
         Self { name: sender.requester().to_owned(), role }
     }
 }
 
+impl Role {
+    fn of_daemon(name: &str) -> Self {
+        match name {
+            LAUNCHER => Self::Launcher,
+            PROFILE => Self::Profile,
+            BUS | SECRETS => Self::Bystander,
+            _ => Self::Enrolled,
+        }
+    }
+}
+
 impl Requester {
+    /// Whoever rules and the audit log know by this name: someone else than a sender, to be asked about.
+    pub(crate) fn known_as(name: &DaemonName) -> Self {
+        let role = if name.as_str() == CLI { Role::Cli } else { Role::of_daemon(name.as_str()) };
+        Self { name: name.as_str().to_owned(), role }
+    }
+
+    /// `daemon-launcher`.
+    pub(crate) fn launcher() -> Self {
+        Self { name: LAUNCHER.to_owned(), role: Role::Launcher }
+    }
+
+    /// What it is to this daemon.
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The same requester where it has no business.
+    pub(crate) fn out_of_place(self) -> Self {
+        Self { role: Role::Bystander, ..self }
+    }
+
+    /// Whom the rules know it as.
+    pub(crate) fn judged(&self) -> Judged<'_> {
+        match self.role {
+            Role::Cli => Judged::Cli,
+            Role::Launcher => Judged::Launcher,
+            Role::Enrolled => Judged::Enrolled(&self.name),
+            Role::Profile | Role::Bystander => Judged::Nobody(&self.name),
+        }
+    }
+
     /// The name that rules, rate limits and the audit log use.
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -117,7 +157,9 @@ impl Requester {
     ///
     /// The launcher reads and never writes, `daemon-profile` locks and never sees a secret, the bus does neither.
     pub(crate) fn may_ask(&self, action: Action) -> bool {
-        use Action::{Delete, Get, GetBatch, History, List, Lock, Move, Profiles, Purge, Restore, Set};
+        use Action::{
+            Delete, Explain, Get, GetBatch, History, List, Lock, Move, Profiles, Purge, Restore, Set,
+        };
         // Whoever may ask for values needs the key that they come with.
         #[cfg(feature = "ipc-field-encryption")]
         let action = if action == Action::FieldKey { Get } else { action };
@@ -126,7 +168,10 @@ impl Requester {
             Role::Launcher => matches!(action, Get | GetBatch | List | Profiles),
             Role::Profile => matches!(action, Lock | Profiles),
             Role::Enrolled => {
-                matches!(action, Get | GetBatch | Set | Delete | List | History | Restore | Purge | Move)
+                matches!(
+                    action,
+                    Get | GetBatch | Set | Delete | List | History | Restore | Purge | Move | Explain
+                )
             }
             Role::Bystander => false,
         }
@@ -152,61 +197,28 @@ fn needed(role: Role, action: Action, place: usize) -> &'static [AccessOperation
     }
 }
 
-/// A table of rules, filed for asking.
+/// The access rules of the configuration, as they are asked about attempts.
 #[derive(Debug, Default)]
-struct Table {
-    get: PatternSet,
-    list: PatternSet,
-    set: PatternSet,
-    delete: PatternSet,
-    run: PatternSet,
-    deny: PatternSet,
-}
-
-impl Table {
-    fn new(table: &AccessTable) -> Self {
-        Self {
-            get: PatternSet::new(&table.get),
-            list: PatternSet::new(&table.list),
-            set: PatternSet::new(&table.set),
-            delete: PatternSet::new(&table.delete),
-            run: PatternSet::new(&table.run),
-            deny: PatternSet::new(&table.deny),
-        }
-    }
-
-    fn allowed(&self, operation: AccessOperation) -> &PatternSet {
-        match operation {
-            AccessOperation::Get => &self.get,
-            AccessOperation::List => &self.list,
-            AccessOperation::Set => &self.set,
-            AccessOperation::Delete => &self.delete,
-            AccessOperation::Run => &self.run,
-        }
-    }
-
-    /// Whether it allows an operation on a name; without a name, whether it allows it on any.
-    fn allows(&self, operation: AccessOperation, name: Option<&str>) -> bool {
-        match name {
-            None => !self.allowed(operation).is_empty(),
-            Some(name) => self.allowed(operation).matches(name) && !self.deny.matches(name),
-        }
-    }
-}
-
-/// The access rules of the configuration, filed for asking.
-#[derive(Debug, Default)]
-pub(crate) struct AccessRules {
-    profiles: HashMap<String, HashMap<String, Table>>,
-}
+pub(crate) struct AccessRules(RuleBook);
 
 impl AccessRules {
     pub(crate) fn new(policy: &AccessPolicy) -> Self {
-        let profiles = policy.0.iter().map(|(profile, access)| {
-            let tables = access.iter().map(|(who, table)| (who.as_str().to_owned(), Table::new(table)));
-            (profile.as_str().to_owned(), tables.collect())
-        });
-        Self { profiles: profiles.collect() }
+        Self(RuleBook::new(policy))
+    }
+
+    /// What the rules say of an action on the name at this `place` among those that it is about: the first that denies
+    /// it, or else the first that allows it; `None` where no rule can be about it.
+    pub(crate) fn ruling<'a>(
+        &'a self,
+        requester: &'a Requester,
+        profile: &ProfileName,
+        action: Action,
+        (place, name): (usize, &str),
+    ) -> Option<Ruling<'a>> {
+        let needed = needed(requester.role, action, place).iter();
+        let judged = needed
+            .map(|operation| self.0.judge(requester.judged(), profile.as_str(), *operation, Some(name)));
+        judged.reduce(|first, next| if first.allowed { next } else { first })
     }
 
     /// Whether the rules allow an action on the name at this `place` among those that it is about.
@@ -215,10 +227,9 @@ impl AccessRules {
         requester: &Requester,
         profile: &ProfileName,
         action: Action,
-        (place, name): (usize, &str),
+        place: (usize, &str),
     ) -> bool {
-        let needed = needed(requester.role, action, place);
-        needed.iter().all(|operation| self.allow_operation(requester, profile, *operation, Some(name)))
+        self.ruling(requester, profile, action, place).is_none_or(|ruling| ruling.allowed)
     }
 
     /// Whether the rules allow an action that is about no name in particular.
@@ -229,44 +240,32 @@ impl AccessRules {
             let actions = [Action::Get, Action::Set];
             return actions.into_iter().any(|action| self.allow_some(requester, profile, action));
         }
+        let judge =
+            |operation: &_| self.0.judge(requester.judged(), profile.as_str(), *operation, None).allowed;
         match needed(requester.role, action, 0) {
             [] => requester.role == Role::Cli,
-            needed => {
-                needed.iter().all(|operation| self.allow_operation(requester, profile, *operation, None))
-            }
+            needed => needed.iter().all(judge),
         }
+    }
+
+    /// Whether a name that is in a vault is shown to the requester, and which rule says so.
+    pub(crate) fn showing<'a>(
+        &'a self,
+        requester: &'a Requester,
+        profile: &ProfileName,
+        name: &str,
+    ) -> Ruling<'a> {
+        self.0.shows(requester.judged(), profile.as_str(), name)
     }
 
     /// Whether a name that is in a vault is shown to the requester.
     pub(crate) fn show(&self, requester: &Requester, profile: &ProfileName, name: &str) -> bool {
-        self.allow(requester, profile, Action::List, (0, name)) && self.may_read(requester, profile, name)
+        self.showing(requester, profile, name).allowed
     }
 
     /// Whether the requester may have the value of a name.
     pub(crate) fn may_read(&self, requester: &Requester, profile: &ProfileName, name: &str) -> bool {
         self.allow(requester, profile, Action::GetBatch, (0, name))
-    }
-
-    fn allow_operation(
-        &self,
-        requester: &Requester,
-        profile: &ProfileName,
-        operation: AccessOperation,
-        name: Option<&str>,
-    ) -> bool {
-        let tables = self.profiles.get(profile.as_str());
-        let table = |who: &str| tables.and_then(|tables| tables.get(who));
-        let own = || table(&requester.name).map(|table| table.allows(operation, name));
-        match requester.role {
-            Role::Cli => own().unwrap_or(true),
-            // The launcher does what the command line asks it to, so what is ruled of that holds for it as well.
-            Role::Launcher => {
-                let users = || table(CLI).is_none_or(|table| table.allows(operation, name));
-                own().unwrap_or(true) && (operation != AccessOperation::Run || users())
-            }
-            Role::Enrolled => own().unwrap_or(false),
-            Role::Profile | Role::Bystander => false,
-        }
     }
 }
 
@@ -301,7 +300,7 @@ pub(crate) mod tests {
             (Some("daemon-bus"), &[]),
             (Some("daemon-secrets"), &[]),
             (Some("cli"), &[]),
-            (Some("backup"), &[Get, GetBatch, Set, Delete, List, History, Restore, Purge, Move]),
+            (Some("backup"), &[Get, GetBatch, Set, Delete, List, History, Restore, Purge, Move, Explain]),
         ];
         for (name, allowed) in table {
             for &action in Action::ALL {

@@ -6,7 +6,7 @@ use core_types::name::{NameError, ProfileName, SecretName};
 use core_types::protocol::secrets::{Gate, SecretsDenial};
 
 use crate::acl::{AccessRules, Action, Requester};
-use crate::rate_limit::{Cost, Rates};
+use crate::rate_limit::{Cost, OnlyLooking, Rates};
 
 /// Someone asks for something.
 #[derive(Debug, Clone)]
@@ -112,6 +112,27 @@ pub(crate) fn authorize(attempt: &Attempt, state: &AccessState<'_>) -> Result<Pe
     Ok(Permit { action: attempt.action, profile: attempt.profile.clone(), names })
 }
 
+/// What each gate says of an attempt, in their order: the gates of [`authorize`], but none is passed over after the first
+/// that denies, no token is taken, and nobody is slowed down for it.
+pub(crate) fn look_through(
+    attempt: &Attempt,
+    state: &AccessState<'_>,
+) -> Vec<(Gate, Result<(), SecretsDenial>)> {
+    let rates = OnlyLooking(state.rates);
+    let state = AccessState { rates: &rates, ..*state };
+    GATES.iter().map(|(gate, check)| (*gate, check(attempt, &state))).collect()
+}
+
+/// Leave to be told whether there is a secret of that name, for whoever could find it in a listing now. Nothing can be
+/// read with it.
+pub(crate) fn may_be_told(listing: &Attempt, name: &AskedName, state: &AccessState<'_>) -> Option<Permit> {
+    let name = name.parsed.clone().ok()?;
+    let Attempt { requester, profile, .. } = listing;
+    let passes = look_through(listing, state).into_iter().all(|(_, verdict)| verdict.is_ok());
+    let shown = state.rules.show(requester, profile, name.as_str());
+    (passes && shown).then(|| Permit { action: Action::Explain, profile: profile.clone(), names: vec![name] })
+}
+
 fn judge(gates: &[(Gate, Check)], attempt: &Attempt, state: &AccessState<'_>) -> Result<(), Refusal> {
     gates.iter().try_for_each(|(gate, check)| check(attempt, state).map_err(|denial| refuse(*gate, denial)))
 }
@@ -205,6 +226,9 @@ mod tests {
     impl Rates for TestRates {
         fn spend(&self, _: &Requester, cost: Cost) -> Result<(), SecretsDenial> {
             self.spent.fetch_add(cost.tokens, Ordering::Relaxed);
+            if self.empty { Err(SecretsDenial::RateLimited { retry_ms: 7 }) } else { Ok(()) }
+        }
+        fn look(&self, _: &Requester, _: Cost) -> Result<(), SecretsDenial> {
             if self.empty { Err(SecretsDenial::RateLimited { retry_ms: 7 }) } else { Ok(()) }
         }
         fn note(&self, _: &Requester, denied: bool) {

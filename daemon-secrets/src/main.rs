@@ -7,6 +7,7 @@ mod acl;
 mod attempt;
 mod backups;
 mod crud;
+mod explain;
 mod factors;
 mod fields;
 mod history;

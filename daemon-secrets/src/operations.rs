@@ -11,7 +11,7 @@ use core_types::protocol::secrets::{
     Delete, Gate, Get, GetBatch, List, NamedSecret, SecretEntry, SecretPage, SecretsDenial, Selection, Set,
 };
 
-use crate::acl::{Action, Requester};
+use crate::acl::{AccessRules, Action, Requester};
 use crate::crud::{AccessState, AskedName, Attempt, Permit, Refusal, authorize};
 use crate::fields::{Fields, OVERHEAD};
 use crate::neighbours::Neighbours;
@@ -36,13 +36,21 @@ impl<N: Neighbours> SecretsDaemon<N> {
     /// Takes an attempt through the gates.
     pub(crate) async fn authorize(&self, attempt: &Attempt) -> Result<Permit, Refusal> {
         let rules = self.rules.look(&self.neighbours).await;
-        let state = AccessState {
+        authorize(attempt, &self.access_state(&rules, &attempt.profile))
+    }
+
+    /// What the gates judge by at this moment.
+    pub(crate) fn access_state<'a>(
+        &'a self,
+        rules: &'a AccessRules,
+        profile: &ProfileName,
+    ) -> AccessState<'a> {
+        AccessState {
             any_unlocked: self.vaults.any_unlocked(),
-            profile: self.vaults.status(&attempt.profile),
-            rules: &rules,
+            profile: self.vaults.status(profile),
+            rules,
             rates: self.rates.as_ref(),
-        };
-        authorize(attempt, &state)
+        }
     }
 
     /// Keeps room for the record of a change, before it is made.

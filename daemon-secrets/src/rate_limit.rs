@@ -2,7 +2,7 @@
 //!
 //! Buckets belong to names, not to profiles or connections: locking or connecting again fills none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,8 @@ use core_types::config::{Config, Rate};
 use core_types::protocol::secrets::SecretsDenial;
 use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::HashMapStateStore;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
 
 use crate::acl::Requester;
@@ -26,27 +27,65 @@ pub(crate) struct RateLimits<C: Clock = MonotonicClock> {
 
 struct Buckets<C: Clock> {
     burst: u32,
-    limiter: RateLimiter<String, HashMapStateStore<String>, C, NoOpMiddleware<C::Instant>>,
+    limiter: RateLimiter<Reach, Levels, C, NoOpMiddleware<C::Instant>>,
+}
+
+/// Whether tokens are taken, or only looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Hand {
+    Takes,
+    Looks,
+}
+
+/// Into whose bucket someone reaches, and what for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Reach {
+    requester: String,
+    hand: Hand,
+}
+
+/// How full each bucket is. Looking is answered by the same arithmetic as taking, and leaves it as it was.
+#[derive(Default)]
+struct Levels(Mutex<HashMap<String, Nanos>>);
+
+impl StateStore for Levels {
+    type Key = Reach;
+
+    fn measure_and_replace<T, F, E>(&self, reach: &Reach, measure: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut levels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let level = levels.get_mut(&reach.requester);
+        let (answer, after) = measure(level.as_deref().copied())?;
+        match (reach.hand, level) {
+            (Hand::Looks, _) => {}
+            (Hand::Takes, Some(level)) => *level = after,
+            (Hand::Takes, None) => drop(levels.insert(reach.requester.clone(), after)),
+        }
+        Ok(answer)
+    }
 }
 
 impl<C: Clock + Clone> Buckets<C> {
     fn new(rate: Rate, clock: &C) -> Self {
         let at_least_one = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(at_least_one(rate.per_second)).allow_burst(at_least_one(rate.burst));
-        Self { burst: rate.burst, limiter: RateLimiter::hashmap_with_clock(quota, clock.clone()) }
+        Self { burst: rate.burst, limiter: RateLimiter::new(quota, Levels::default(), clock.clone()) }
     }
 
-    /// Takes `tokens`; else says how long until that many are there.
-    fn take(&self, requester: &Requester, tokens: NonZeroU32, clock: &C) -> Result<(), Taken> {
-        match self.limiter.check_key_n(&requester.name().to_owned(), tokens) {
+    /// Takes `tokens`, or looks for them; else says how long until that many are there.
+    fn reach(&self, requester: &Requester, tokens: NonZeroU32, hand: Hand, clock: &C) -> Result<(), Missing> {
+        let reach = Reach { requester: requester.name().to_owned(), hand };
+        match self.limiter.check_key_n(&reach, tokens) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(until)) => Err(Taken::Wait(until.wait_time_from(clock.now()))),
-            Err(_) => Err(Taken::OverBurst),
+            Ok(Err(until)) => Err(Missing::Wait(until.wait_time_from(clock.now()))),
+            Err(_) => Err(Missing::OverBurst),
         }
     }
 }
 
-enum Taken {
+enum Missing {
     Wait(Duration),
     OverBurst,
 }
@@ -60,10 +99,27 @@ pub(crate) struct Cost {
     pub(crate) names: u32,
 }
 
+/// The same buckets for whoever may look and takes nothing.
+pub(crate) struct OnlyLooking<'a>(pub(crate) &'a dyn Rates);
+
+impl Rates for OnlyLooking<'_> {
+    fn spend(&self, requester: &Requester, cost: Cost) -> Result<(), SecretsDenial> {
+        self.0.look(requester, cost)
+    }
+
+    fn look(&self, requester: &Requester, cost: Cost) -> Result<(), SecretsDenial> {
+        self.0.look(requester, cost)
+    }
+
+    fn note(&self, _: &Requester, _: bool) {}
+}
+
 /// What the rate gate asks.
 pub(crate) trait Rates: Send + Sync {
     /// Takes the tokens of an attempt.
     fn spend(&self, requester: &Requester, cost: Cost) -> Result<(), SecretsDenial>;
+    /// Answers what [`Self::spend`] would now, and takes nothing.
+    fn look(&self, requester: &Requester, cost: Cost) -> Result<(), SecretsDenial>;
     /// Takes note of whether the requester's last attempt was denied for who it is or what it wants.
     fn note(&self, requester: &Requester, denied: bool);
 }
@@ -90,15 +146,28 @@ impl<C: Clock + Clone> RateLimits<C> {
         names.contains(requester.name())
     }
 
-    fn spend_in(&self, buckets: &Buckets<C>, requester: &Requester, cost: Cost) -> Result<(), SecretsDenial> {
+    fn reach(&self, requester: &Requester, cost: Cost, hand: Hand) -> Result<(), SecretsDenial> {
+        if self.was_just_denied(requester) {
+            self.reach_into(&self.denied, requester, cost, hand)?;
+        }
+        self.reach_into(&self.known, requester, cost, hand)
+    }
+
+    fn reach_into(
+        &self,
+        buckets: &Buckets<C>,
+        requester: &Requester,
+        cost: Cost,
+        hand: Hand,
+    ) -> Result<(), SecretsDenial> {
         let over_burst = SecretsDenial::BatchOverBurst { names: cost.names, burst: buckets.burst };
         if cost.names > buckets.burst {
             return Err(over_burst);
         }
         let Some(tokens) = NonZeroU32::new(cost.tokens) else { return Ok(()) };
-        buckets.take(requester, tokens, &self.clock).map_err(|taken| match taken {
-            Taken::OverBurst => over_burst,
-            Taken::Wait(wait) => SecretsDenial::RateLimited { retry_ms: milliseconds(wait) },
+        buckets.reach(requester, tokens, hand, &self.clock).map_err(|missing| match missing {
+            Missing::OverBurst => over_burst,
+            Missing::Wait(wait) => SecretsDenial::RateLimited { retry_ms: milliseconds(wait) },
         })
     }
 }
@@ -110,10 +179,11 @@ fn milliseconds(wait: Duration) -> u64 {
 
 impl<C: Clock<Instant: Send + Sync> + Clone + Send + Sync> Rates for RateLimits<C> {
     fn spend(&self, requester: &Requester, cost: Cost) -> Result<(), SecretsDenial> {
-        if self.was_just_denied(requester) {
-            self.spend_in(&self.denied, requester, cost)?;
-        }
-        self.spend_in(&self.known, requester, cost)
+        self.reach(requester, cost, Hand::Takes)
+    }
+
+    fn look(&self, requester: &Requester, cost: Cost) -> Result<(), SecretsDenial> {
+        self.reach(requester, cost, Hand::Looks)
     }
 
     fn note(&self, requester: &Requester, denied: bool) {
@@ -185,6 +255,26 @@ mod tests {
         let over = Err(SecretsDenial::BatchOverBurst { names: 6, burst: 5 });
         assert_eq!(limits.spend(&requester(None), Cost { tokens: 5, names: 6 }), over);
         assert_eq!(limits.spend(&requester(None), cost(5)), Ok(()), "it took nothing");
+    }
+
+    #[test]
+    fn looking_says_what_spending_would_and_takes_nothing() {
+        let (limits, clock) = limits();
+        let (cli, looking) = (requester(None), OnlyLooking(&limits));
+        let looked = |tokens| {
+            looking.note(&cli, true);
+            let first = looking.spend(&cli, cost(tokens));
+            (0..100).for_each(|_| assert_eq!(looking.look(&cli, cost(tokens)), first));
+            first
+        };
+        for (tokens, left) in [(3, true), (2, true), (1, false)] {
+            let expected = looked(tokens);
+            assert_eq!((limits.spend(&cli, cost(tokens)), expected.is_ok()), (expected, left));
+        }
+        clock.advance(Duration::from_millis(10));
+        assert_eq!((looked(1), looked(2).is_ok()), (Ok(()), false));
+        limits.note(&cli, true);
+        assert_eq!((looked(1), limits.spend(&cli, cost(1)), looked(1).is_ok()), (Ok(()), Ok(()), false));
     }
 
     #[test]

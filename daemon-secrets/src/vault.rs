@@ -12,6 +12,7 @@ use core_secrets::jit::JitDelivery;
 use core_secrets::sqlcipher::{Attributes, Page, SqlCipherStore, VersionEntry};
 use core_secrets::store::{SecretsStore, StoreError};
 use core_secrets::vault::{OpenVault, Progress, VaultError, VaultFolder, VaultLock};
+use core_types::access::AccessOperation;
 use core_types::config::Config;
 use core_types::limits::LIST_PAGE_MAX;
 use core_types::name::{ProfileName, SecretName};
@@ -88,6 +89,9 @@ pub(crate) struct Vaults {
     next_to_expire: Arc<Notify>,
     old_versions: u64,
     slots: Mutex<BTreeMap<ProfileName, Slot>>,
+    /// How often a value was asked of a vault.
+    #[cfg(test)]
+    pub(crate) readings: std::sync::atomic::AtomicUsize,
 }
 
 impl Vaults {
@@ -101,6 +105,8 @@ impl Vaults {
             old_versions: config.old_versions,
             next_to_expire: Arc::default(),
             slots: Mutex::default(),
+            #[cfg(test)]
+            readings: std::sync::atomic::AtomicUsize::new(0),
         }
     }
 
@@ -384,6 +390,8 @@ impl Vaults {
         version: Option<u64>,
     ) -> Result<SecureBytes, SecretsDenial> {
         let name = permit.name_for(Action::Get)?;
+        #[cfg(test)]
+        self.readings.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let session = self.session(permit)?;
         let value = match version {
             None => session.secrets.resolve(name).await,
@@ -400,6 +408,8 @@ impl Vaults {
         bytes_max: usize,
     ) -> Result<Vec<SecureBytes>, SecretsDenial> {
         let names = permit.names_for(Action::GetBatch)?;
+        #[cfg(test)]
+        self.readings.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let session = self.session(permit)?;
         let values = session.secrets.resolve_many(names, bytes_max).await;
         values.map_err(|error| denial_of(permit.profile(), error))
@@ -432,6 +442,36 @@ impl Vaults {
         let session = self.session(permit)?;
         let versions = session.secrets.store().history(name).await;
         versions.map_err(|error| denial_of(permit.profile(), error))
+    }
+
+    /// What the vault would say of an operation on the name that the permit names, from what is known of its versions:
+    /// no value is read or decrypted.
+    pub(crate) async fn look(
+        &self,
+        permit: &Permit,
+        operation: AccessOperation,
+    ) -> Result<(), SecretsDenial> {
+        let name = permit.name_for(Action::Explain)?;
+        let changes = matches!(operation, AccessOperation::Set | AccessOperation::Delete);
+        if changes && self.rollback(permit.profile()).is_some() {
+            return Err(SecretsDenial::ReadOnly(permit.profile().clone()));
+        }
+        if operation == AccessOperation::Set {
+            return Ok(());
+        }
+        let session = self.session(permit)?;
+        let versions = session.secrets.store().history(name).await;
+        let versions = versions.map_err(|error| denial_of(permit.profile(), error))?;
+        let expires = match versions.iter().find(|version| version.current) {
+            None => return Err(SecretsDenial::NoSuchSecret(name.as_str().to_owned())),
+            Some(current) => current.expires_unix_ms.filter(|_| operation.reads()),
+        };
+        match expires.filter(|expires| *expires <= unix_ms_now()) {
+            None => Ok(()),
+            Some(since_unix_ms) => {
+                Err(SecretsDenial::Expired { name: name.as_str().to_owned(), since_unix_ms })
+            }
+        }
     }
 
     /// Makes an old version the latest, or takes back a removal.

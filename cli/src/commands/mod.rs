@@ -5,6 +5,7 @@ mod backup;
 mod daemon;
 mod doctor;
 mod enroll;
+mod explain;
 mod factor;
 mod get;
 mod history;
@@ -82,6 +83,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Enroll(options) => enroll::enroll(session, options),
         Command::Enrolled => enroll::list(session),
         Command::Revoke(options) => enroll::revoke(session, &options.name),
+        Command::Explain(options) => explain::run(session, options),
         Command::Profile(ProfileCommand::List) => profile::list(session),
         Command::Audit(AuditCommand::Tail { count, follow }) => audit::tail(session, *count, *follow),
         Command::Audit(AuditCommand::Show { secret, since, requester }) => {

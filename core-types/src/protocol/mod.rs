@@ -5,6 +5,7 @@
 //! field, and `tests/golden.rs` pins the bytes of every variant.
 
 pub mod bus;
+pub mod explanation;
 pub mod launcher;
 pub mod profile;
 pub mod secrets;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::explanation::{Explain, Explanation};
 use super::profile::AuditPoint;
 use super::service;
 use crate::factor::AGENT_NONCE_BYTES;
@@ -434,6 +435,22 @@ pub enum Gate {
     Vault,
 }
 
+impl Gate {
+    /// What it is called in the audit log and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::ActiveProfile => "active-profile",
+            Self::Identity => "identity",
+            Self::RateLimit => "rate-limit",
+            Self::AccessRule => "access-rule",
+            Self::Name => "name",
+            Self::Vault => "vault",
+        }
+    }
+}
+
 /// Every way `daemon-secrets` says no, or says that it could not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum SecretsDenial {
@@ -766,6 +783,7 @@ service! {
         35 Rules -> RulesState,
         50 AuditKey -> AuditKeys,
         51 AuditAnchor -> (),
+        36 Explain -> Explanation,
         #[cfg(feature = "ipc-field-encryption")]
         32 FieldKey -> WireSecret,
     }

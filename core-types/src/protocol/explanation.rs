@@ -1,0 +1,68 @@
+//! `pds explain`: what the gates of `daemon-secrets` would say of an attempt that nobody makes.
+
+use serde::{Deserialize, Serialize};
+
+use super::secrets::{Gate, SecretsDenial};
+use crate::access::AccessOperation;
+use crate::name::{DaemonName, ProfileName};
+use crate::rule_book::CitedRule;
+
+/// Asks what each gate would say. Nothing is read and no token is spent. The user may ask about anyone, a daemon of
+/// someone else about itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explain {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Name of the secret, as given by the user.
+    pub name: String,
+    /// Who would ask; `None` for the one who asks for the explanation.
+    pub requester: Option<DaemonName>,
+    /// For what.
+    pub operation: AccessOperation,
+}
+
+/// What a gate would say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It lets the attempt pass.
+    Passes,
+    /// It denies the attempt.
+    Denies(SecretsDenial),
+    /// It was not asked, because one before it denies.
+    NotAsked,
+    /// It is not said to one who cannot list the name.
+    NotTold,
+}
+
+/// A gate and what it would say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateVerdict {
+    /// The gate.
+    pub gate: Gate,
+    /// What it would say.
+    pub verdict: Verdict,
+}
+
+/// What would come of the attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decision {
+    /// It would be done.
+    Allowed,
+    /// This gate would deny it, as the first.
+    Denied(Gate),
+    /// A listing would be made, and the name would not be in it.
+    Hidden,
+}
+
+/// Answer to [`Explain`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Who would ask the gates: for `run` at the command line it is `daemon-launcher`.
+    pub requester: String,
+    /// The gates, in their order.
+    pub gates: Vec<GateVerdict>,
+    /// The rule that decides at the rules' gate; of its pattern only the user is told.
+    pub rule: Option<CitedRule>,
+    /// What would come of it.
+    pub decision: Decision,
+}
