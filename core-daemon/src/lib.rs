@@ -6,6 +6,7 @@
 
 mod audit;
 mod limits;
+mod live_config;
 mod logging;
 pub mod process;
 mod serve;
@@ -13,5 +14,6 @@ pub mod signals;
 
 pub use audit::{AuditQueue, NotDurable, Room};
 pub use limits::LimitTooLow;
+pub use live_config::{Change, LiveConfig};
 pub use process::{Process, StartError};
 pub use serve::{Answer, Caller, Context, Daemon, Serve, answer, run};

@@ -314,6 +314,13 @@ impl Config {
         })
     }
 
+    /// The profiles that have an audit mode of their own, with it.
+    #[must_use]
+    pub fn own_audit_modes(&self) -> Vec<(ProfileName, AuditMode)> {
+        let own = self.profiles.iter().filter_map(|(name, profile)| Some((name.clone(), profile.audit?)));
+        own.collect()
+    }
+
     /// The audit mode of a profile, or of what concerns none.
     #[must_use]
     pub fn audit_mode(&self, profile: Option<&ProfileName>) -> AuditMode {

@@ -1,6 +1,8 @@
 //! What `daemon-profile` answers, and to whom.
 
-use core_daemon::{Answer, Caller, Serve, StartError, answer};
+use std::sync::{Mutex, PoisonError};
+
+use core_daemon::{Answer, Caller, LiveConfig, Serve, StartError, answer};
 use core_ipc::BusClient;
 use core_types::ProfileName;
 use core_types::config::{AuditMode, Config};
@@ -36,12 +38,14 @@ pub(crate) struct ProfileDaemon {
     generations: Generations,
     audit: Audit,
     incidents: mpsc::Sender<SecretOperationAudit>,
-    modes: Modes,
+    live: LiveConfig,
+    modes: Mutex<Modes>,
     last_reads: LastReads,
     keeper: Option<Keeper>,
 }
 
 /// What `pds status` says of the modes.
+#[derive(Clone)]
 struct Modes {
     mode: AuditMode,
     own: Vec<(ProfileName, AuditMode)>,
@@ -49,8 +53,7 @@ struct Modes {
 
 impl From<&Config> for Modes {
     fn from(config: &Config) -> Self {
-        let own = config.profiles.iter().filter_map(|(name, profile)| Some((name.clone(), profile.audit?)));
-        Self { mode: config.audit.mode, own: own.collect() }
+        Self { mode: config.audit.mode, own: config.own_audit_modes() }
     }
 }
 
@@ -68,8 +71,8 @@ impl ProfileDaemon {
         tokio::spawn(write_incidents(audit.clone(), waiting));
         let last_reads = LastReads::open(&paths.last_reads())?;
         tokio::spawn(last_reads.clone().catch_up(audit.clone()));
-        let modes = Modes::from(config);
-        Ok(Self { attempts, generations, last_reads, audit, incidents, modes, keeper: None })
+        let (live, modes) = (LiveConfig::new(paths), Mutex::new(Modes::from(config)));
+        Ok(Self { attempts, generations, last_reads, audit, incidents, live, modes, keeper: None })
     }
 
     /// The same, with the vaults vouching for the log.
@@ -89,9 +92,21 @@ impl ProfileDaemon {
         Ok(())
     }
 
-    fn status(&self) -> AuditState {
+    async fn status(&self) -> AuditState {
         let Standing { next_sequence, failing, missing } = self.audit.status();
-        AuditState { next_sequence, failing, mode: self.modes.mode, modes: self.modes.own.clone(), missing }
+        let Modes { mode, own } = self.modes().await;
+        AuditState { next_sequence, failing, mode, modes: own, missing }
+    }
+
+    /// The modes of the configuration as it is now; of one that cannot be used nothing is taken over.
+    async fn modes(&self) -> Modes {
+        if let Some(change) = self.live.changed().await {
+            if let Ok(config) = &change.config {
+                *self.modes.lock().unwrap_or_else(PoisonError::into_inner) = Modes::from(config);
+            }
+            change.seen();
+        }
+        self.modes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn verify(&self) -> Result<AuditReport, LogError> {
@@ -163,7 +178,7 @@ impl Serve for ProfileDaemon {
                 answer(&call, self.audit.tail(&call).await.map_err(log_failed))
             }
             ProfileRequest::AuditVerify(call) => answer(&call, self.verify().await.map_err(log_failed)),
-            ProfileRequest::AuditStatus(call) => answer(&call, Ok(self.status())),
+            ProfileRequest::AuditStatus(call) => answer(&call, Ok(self.status().await)),
             ProfileRequest::AuditSync(call) => answer(&call, self.sync(sender).await),
             ProfileRequest::AuditHead(call) => answer(&call, self.head(sender).await),
             ProfileRequest::AuditSearch(call) => {

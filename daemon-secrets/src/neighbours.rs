@@ -1,10 +1,12 @@
 //! What this daemon needs from others: unlock attempts judged, audit entries taken, and changes made known.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use core_daemon::{AuditQueue, NotDurable, Room};
 use core_ipc::{BusClient, CallError, CallOptions};
 use core_types::ProfileName;
+use core_types::config::Config;
 use core_types::header::Refusal;
 use core_types::protocol::Topic;
 use core_types::protocol::profile::{AuditHead, AuditPoint, BeginUnlock, EndUnlock, SecretOperationAudit};
@@ -38,6 +40,8 @@ pub(crate) trait Neighbours: Send + Sync + 'static {
         entries: Vec<SecretOperationAudit>,
         room: Room,
     ) -> impl Future<Output = Result<(), NotDurable>> + Send;
+    /// Has entries kept as the modes of this configuration ask for, from now on.
+    fn audit_by(&self, config: &Config);
     /// Makes known that a profile was unlocked or locked.
     fn publish(&self, change: ProfileChanged);
     /// Makes known that something that can be asked for may have changed.
@@ -83,6 +87,10 @@ impl Neighbours for OverTheBus {
 
     async fn record(&self, entries: Vec<SecretOperationAudit>, room: Room) -> Result<(), NotDurable> {
         self.audit.record(entries, room).await
+    }
+
+    fn audit_by(&self, config: &Config) {
+        self.audit.configure(Arc::new(config.clone()));
     }
 
     fn publish(&self, change: ProfileChanged) {

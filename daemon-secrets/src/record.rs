@@ -93,8 +93,13 @@ pub(crate) fn unwritable(profile: Option<&ProfileName>, NotDurable(reason): NotD
     SecretsDenial::AuditUnwritable { profile, reason }
 }
 
-/// Records that the configuration changed, which nobody asked this daemon for: it found it so.
-pub(crate) async fn record_config(neighbours: &impl Neighbours, outcome: Outcome) -> Result<(), NotDurable> {
+/// Records that these parts of the configuration changed, or that it cannot be used, which nobody asked this daemon for: it
+/// found it so.
+pub(crate) async fn record_config(
+    neighbours: &impl Neighbours,
+    parts: &[&str],
+    outcome: Outcome,
+) -> Result<(), NotDurable> {
     let requester = Requester {
         name: SECRETS.to_owned(),
         uid: rustix::process::geteuid().as_raw(),
@@ -103,7 +108,11 @@ pub(crate) async fn record_config(neighbours: &impl Neighbours, outcome: Outcome
         unit: None,
     };
     let entry = SecretOperationAudit::new(unix_ms_now(), Operation::ConfigChange, requester, outcome);
-    let entry = entry.about(None, Some("config.toml".to_owned()));
+    let subject = match parts {
+        [] => "config.toml".to_owned(),
+        parts => format!("config.toml: {}", parts.join(", ")),
+    };
+    let entry = entry.about(None, Some(subject));
     neighbours.record(vec![entry], Room::none()).await
 }
 

@@ -1,22 +1,17 @@
 //! The access rules as they are in force: those of the configuration file, which is looked at before each decision,
-//! so that a change of it holds from the next request on.
+//! so that a change of it holds from the next request on. The audit modes are followed with them.
 //!
-//! A file that is being written is left alone until nobody has touched it for a moment: half of one may be a valid
-//! file with fewer rules. A new file that cannot be used leaves the old rules in force.
+//! A new file that cannot be used leaves what is in force as it is.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use core_crypto::private_fs;
-use core_types::access::AccessPolicy;
-use core_types::config::Config;
+use core_daemon::{Change, LiveConfig};
+use core_types::ProfileName;
+use core_types::config::{AuditMode, Config};
 use core_types::header::Sender;
-use core_types::limits::CONFIG_BYTES_MAX;
 use core_types::paths::Paths;
 use core_types::protocol::profile::Outcome;
 use core_types::protocol::secrets::{RulesState, SecretsDenial};
-use tokio::sync::Mutex as FairMutex;
 
 use crate::acl::{AccessRules, Action};
 use crate::attempt::identified;
@@ -24,69 +19,26 @@ use crate::neighbours::Neighbours;
 use crate::record::{About, conclude, record_config};
 use crate::service::SecretsDaemon;
 
-/// How long nobody may have touched the file before it is read. More than the steps of the kernel's file times, so
-/// that of two changes the second is never taken for the first.
-const SETTLED: Duration = Duration::from_millis(50);
-
-/// What tells one state of a file from another, without reading it. `None`: there is no file.
-type Stamp = Option<FileStamp>;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileStamp {
-    device: u64,
-    inode: u64,
-    bytes: i64,
-    modified: (i64, u64),
-    changed: (i64, u64),
-}
-
-/// What stands at the path now; a link is not followed.
-fn stamp(file: &Path) -> Stamp {
-    let stat = rustix::fs::lstat(file).ok()?;
-    Some(FileStamp {
-        device: stat.st_dev,
-        inode: stat.st_ino,
-        bytes: stat.st_size,
-        modified: (stat.st_mtime, stat.st_mtime_nsec),
-        changed: (stat.st_ctime, stat.st_ctime_nsec),
-    })
-}
-
-/// Whether nobody has touched the file for long enough. Whether there was one just before cannot be seen.
-fn is_settled(stamp: Stamp) -> bool {
-    let Some(FileStamp { changed: (seconds, nanoseconds), .. }) = stamp else { return false };
-    let changed = Duration::new(u64::try_from(seconds).unwrap_or(0), 0) + Duration::from_nanos(nanoseconds);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.checked_sub(changed).is_some_and(|age| age >= SETTLED)
-}
-
 struct State {
     rules: Arc<AccessRules>,
-    policy: AccessPolicy,
-    /// The file as it was when it was read last.
-    seen: Option<Stamp>,
+    /// The configuration in force, of which rules and audit modes are followed.
+    config: Config,
     /// Why the file as it is now is not in force.
     problem: Option<String>,
 }
 
 /// The rules in force, and the file that they come from.
 pub(crate) struct LiveRules {
-    file: PathBuf,
+    file: LiveConfig,
     state: Mutex<State>,
-    /// Held while the file is read.
-    reading: FairMutex<()>,
 }
 
 impl LiveRules {
     /// The rules that the daemon was started with.
     pub(crate) fn new(paths: &Paths, config: &Config) -> Self {
-        let state = State {
-            rules: Arc::new(AccessRules::new(&config.access)),
-            policy: config.access.clone(),
-            seen: None,
-            problem: None,
-        };
-        Self { file: paths.config_file(), state: Mutex::new(state), reading: FairMutex::default() }
+        let rules = Arc::new(AccessRules::new(&config.access));
+        let state = State { rules, config: config.clone(), problem: None };
+        Self { file: LiveConfig::new(paths), state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -100,73 +52,69 @@ impl LiveRules {
 
     /// The rules in force now: those of the file, if it changed and can be used.
     pub(crate) async fn look(&self, neighbours: &impl Neighbours) -> Arc<AccessRules> {
-        if !self.is_seen() {
-            let _one_reader = self.reading.lock().await;
-            if !self.is_seen() {
-                self.read(neighbours).await;
-            }
+        if let Some(change) = self.file.changed().await {
+            self.take(change, neighbours).await;
         }
         self.current()
     }
 
-    fn is_seen(&self) -> bool {
-        self.state().seen == Some(stamp(&self.file))
-    }
-
-    async fn read(&self, neighbours: &impl Neighbours) {
-        let before = stamp(&self.file);
-        if !is_settled(before) {
-            tokio::time::sleep(SETTLED).await;
-        }
-        let file = self.file.clone();
-        let read = tokio::task::spawn_blocking(move || policy_of(&file)).await;
-        let read = read.unwrap_or_else(|error| Err(error.to_string()));
-        // Whoever is still writing is waited for by the next request.
-        if stamp(&self.file) == before {
-            self.take(before, read, neighbours).await;
-        }
-    }
-
     /// Puts what was read in force. A change that cannot be recorded is not made, and tried again.
-    async fn take(&self, seen: Stamp, read: Result<AccessPolicy, String>, neighbours: &impl Neighbours) {
-        let changed = match &read {
-            Ok(policy) => self.state().policy != *policy,
-            Err(problem) => self.state().problem.as_ref() != Some(problem),
-        };
-        let outcome = match &read {
-            Ok(_) => Outcome::Done,
-            Err(reason) => Outcome::Failed { reason: reason.clone() },
-        };
-        if changed && record_config(neighbours, outcome).await.is_err() {
-            return;
-        }
-        let mut state = self.state();
-        state.seen = Some(seen);
-        match read {
-            Ok(policy) => {
-                state.problem = None;
-                if changed {
-                    tracing::info!(patterns = policy.patterns(), "the access rules changed");
-                    state.rules = Arc::new(AccessRules::new(&policy));
-                    state.policy = policy;
-                    neighbours.hint();
+    async fn take(&self, change: Change<'_>, neighbours: &impl Neighbours) {
+        match &change.config {
+            Ok(config) => {
+                let changed = self.changed_parts(config);
+                // Recorded as the old modes ask for: the new ones may ask for less.
+                if !changed.is_empty() && record_config(neighbours, &changed, Outcome::Done).await.is_err() {
+                    return;
                 }
+                self.put_in_force(config, &changed, neighbours);
             }
             Err(problem) => {
-                tracing::error!(%problem, "the new configuration cannot be used; the access rules stay as they were");
-                state.problem = Some(problem);
+                let outcome = Outcome::Failed { reason: problem.clone() };
+                let is_new = self.state().problem.as_ref() != Some(problem);
+                if is_new && record_config(neighbours, &[], outcome).await.is_err() {
+                    return;
+                }
+                tracing::error!(%problem, "the new configuration cannot be used; rules and audit modes stay");
+                self.state().problem = Some(problem.clone());
             }
         }
+        change.seen();
+    }
+
+    /// What of a configuration is followed and is not as it is in force.
+    fn changed_parts(&self, config: &Config) -> Vec<&'static str> {
+        let state = self.state();
+        let rules = state.config.access != config.access;
+        let modes = audit_modes(&state.config) != audit_modes(config);
+        [(rules, ACCESS_RULES), (modes, AUDIT_MODES)]
+            .into_iter()
+            .filter_map(|(changed, part)| changed.then_some(part))
+            .collect()
+    }
+
+    fn put_in_force(&self, config: &Config, changed: &[&str], neighbours: &impl Neighbours) {
+        let mut state = self.state();
+        state.problem = None;
+        if changed.contains(&AUDIT_MODES) {
+            tracing::info!(mode = config.audit.mode.as_str(), "the audit modes changed");
+            neighbours.audit_by(config);
+        }
+        if changed.contains(&ACCESS_RULES) {
+            tracing::info!(patterns = config.access.patterns(), "the access rules changed");
+            state.rules = Arc::new(AccessRules::new(&config.access));
+            neighbours.hint();
+        }
+        state.config = config.clone();
     }
 }
 
-/// The rules of the file, or why it cannot be used.
-fn policy_of(file: &Path) -> Result<AccessPolicy, String> {
-    let bytes = private_fs::read_limited(file, CONFIG_BYTES_MAX).map_err(|error| error.to_string())?;
-    let bytes = bytes.unwrap_or_default();
-    let text = std::str::from_utf8(&bytes).map_err(|_| format!("{} is not UTF-8 text", file.display()))?;
-    let config = Config::parse(text).map_err(|error| format!("{}: {error}", file.display()))?;
-    Ok(config.access)
+/// What the audit log calls the parts of a configuration that are followed.
+const ACCESS_RULES: &str = "access rules";
+const AUDIT_MODES: &str = "audit modes";
+
+fn audit_modes(config: &Config) -> (AuditMode, Vec<(ProfileName, AuditMode)>) {
+    (config.audit.mode, config.own_audit_modes())
 }
 
 impl<N: Neighbours> SecretsDaemon<N> {
@@ -178,7 +126,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         }
         let result = result.map(|()| {
             let state = self.rules.state();
-            RulesState { patterns: state.policy.patterns() as u64, problem: state.problem.clone() }
+            RulesState { patterns: state.config.access.patterns() as u64, problem: state.problem.clone() }
         });
         conclude(&self.neighbours, About::of(Action::Rules, None, sender), result).await
     }
@@ -193,6 +141,7 @@ mod tests {
     use core_types::protocol::secrets::Get;
     use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::Ordering;
+    use std::time::Duration;
 
     const ONLY_A: &str = "[profiles.work.access.backup]\nget = ['a']\n";
 
@@ -298,6 +247,38 @@ mod tests {
         assert_eq!(backup_gets(&world, "a").await, Err(SecretsDenial::Forbidden));
     }
 
+    #[tokio::test]
+    async fn the_audit_modes_are_followed_and_their_change_is_recorded_before() {
+        let world = world().await;
+        let modes = || std::mem::take(&mut *world.daemon.neighbours.audit_modes.lock().unwrap());
+        write(&world, "[audit]\nmode = 'durable'\n");
+        world.get("a").await.unwrap();
+        assert_eq!(modes(), [AuditMode::Durable]);
+        let recorded = world.outcomes();
+        let change =
+            (Operation::ConfigChange, Some("config.toml: audit modes".to_owned()), "done".to_owned());
+        assert_eq!(recorded[0], change);
+        world.daemon.neighbours.unwritable.store(true, Ordering::SeqCst);
+        write(&world, "[audit]\nmode = 'best-effort'\n");
+        assert!(world.get("a").await.is_err());
+        assert_eq!(modes(), []);
+        world.daemon.neighbours.unwritable.store(false, Ordering::SeqCst);
+        world.get("a").await.unwrap();
+        assert_eq!(modes(), [AuditMode::BestEffort]);
+        write(&world, "[audit]\nmode = 'sometimes'\n");
+        world.get("a").await.unwrap();
+        write(&world, &format!("[profiles.work]\naudit = 'durable'\n{ONLY_A}"));
+        world.get("a").await.unwrap();
+        let recorded: Vec<_> = world
+            .outcomes()
+            .into_iter()
+            .filter(|(operation, ..)| *operation == Operation::ConfigChange)
+            .filter_map(|(_, subject, _)| subject)
+            .collect();
+        let both = "config.toml: access rules, audit modes";
+        assert_eq!(recorded, ["config.toml: audit modes", "config.toml", both]);
+    }
+
     /// The file is cut short before it is written anew: a request in between must not find a file without rules.
     #[tokio::test]
     async fn half_a_file_is_not_taken_for_a_whole_one() {
@@ -308,7 +289,7 @@ mod tests {
         write(&world, "");
         let reading = world.get("a");
         let writing = async {
-            tokio::time::sleep(SETTLED / 5).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
             write(&world, rules);
         };
         let (read, ()) = tokio::join!(reading, writing);

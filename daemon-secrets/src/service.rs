@@ -111,7 +111,6 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Move(call) => answer(&call, self.rename(&call, sender).await),
             SecretsRequest::AcceptRollback(call) => answer(&call, self.accept_rollback(&call, sender).await),
             SecretsRequest::Rules(call) => answer(&call, self.rules_state(sender).await),
-            SecretsRequest::Explain(call) => answer(&call, self.explain(&call, sender).await),
             SecretsRequest::AuditKey(call) => answer(&call, self.audit_key(&call, sender).await),
             SecretsRequest::AuditAnchor(call) => answer(&call, self.audit_anchor(&call, sender).await),
             SecretsRequest::Protection(call) => answer(&call, self.protection(sender).await),
@@ -144,6 +143,7 @@ pub(crate) mod tests {
     use crate::neighbours::Unreachable;
     use core_daemon::{NotDurable, Room};
     use core_types::WireSecret;
+    use core_types::config::AuditMode;
     use core_types::header::Sender;
     use core_types::name::ProfileName;
     use core_types::protocol::profile::{AuditPoint, Operation, Outcome, SecretOperationAudit};
@@ -170,6 +170,7 @@ pub(crate) mod tests {
         pub(crate) entries: Mutex<Vec<SecretOperationAudit>>,
         pub(crate) changes: Mutex<Vec<(String, bool)>>,
         pub(crate) hints: AtomicUsize,
+        pub(crate) audit_modes: Mutex<Vec<AuditMode>>,
     }
 
     impl Neighbours for TestNeighbours {
@@ -201,6 +202,9 @@ pub(crate) mod tests {
             }
             self.entries.lock().unwrap().extend(entries);
             Ok(())
+        }
+        fn audit_by(&self, config: &Config) {
+            self.audit_modes.lock().unwrap().push(config.audit.mode);
         }
         fn publish(&self, change: ProfileChanged) {
             self.changes.lock().unwrap().push((change.profile.into(), change.unlocked));

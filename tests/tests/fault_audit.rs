@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use core_ipc::blocking::Client;
 use core_ipc::{CallError, CallOptions};
-use core_types::name::{PROFILE, SECRETS};
+use core_types::name::{LAUNCHER, PROFILE, SECRETS};
 use core_types::protocol::secrets::SecretsDenial;
 use rustix::process::Signal;
 use tests::calls;
@@ -159,6 +159,47 @@ fn no_value_of_a_durable_profile_leaves_before_its_entry_is_on_the_disk() {
         times.iter().filter(|(began, ended)| !is_on_disk(&calls, folder.to_str().unwrap(), *began, *ended));
     assert_eq!(early.count(), 0, "values left before their entries were on the disk");
     println!("durable: {count} values, 0 without an entry that was on the disk before");
+}
+
+/// Whether the entries of what is done while a daemon is watched are written out before it is answered.
+fn is_durable(system: &System, daemon: &str, act: impl Fn()) -> bool {
+    let traced = Strace::attach(system, system.pid_of(daemon), &["-e", "trace=pwrite64,fdatasync"]);
+    let began = now();
+    act();
+    let ended = now();
+    let folder = system.paths().audit_waiting();
+    is_on_disk(&traced.end(), folder.to_str().unwrap(), began, ended)
+}
+
+#[test]
+fn the_mode_of_a_profile_is_changed_without_a_restart() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let system = System::boot(Spec::ready().secret("key", "value").config(RATES));
+    let pids = || [SECRETS, PROFILE, LAUNCHER].map(|name| system.pid_of(name));
+    let before = pids();
+    for (config, mode, durable) in [
+        (RATES.to_owned(), None, false),
+        (format!("{RATES}{DURABLE}"), Some("durable"), true),
+        (RATES.to_owned(), None, false),
+    ] {
+        system.write_config(&config);
+        let status = || system.pds(["status", "--json"]).run().done().json();
+        assert_eq!(status()["audit"]["modes"]["default"].as_str(), mode);
+        let get = || drop(system.pds(["get", "key"]).run().done());
+        let run = || drop(system.pds(["run", "--", "true"]).run().done());
+        assert_eq!(is_durable(&system, SECRETS, get), durable, "{mode:?}");
+        assert_eq!(is_durable(&system, LAUNCHER, run), durable, "{mode:?}");
+    }
+    assert_eq!(pids(), before);
+    let changes = || {
+        let entries = system.audit(1_000);
+        entries.into_iter().filter(|entry| entry["operation"] == "config-change").collect::<Vec<_>>()
+    };
+    let changes =
+        wait_for("both changes are in the log", || Some(changes()).filter(|found| found.len() == 2));
+    assert!(changes.iter().all(|change| change["subject"] == "config.toml: audit modes"), "{changes:?}");
 }
 
 #[test]
