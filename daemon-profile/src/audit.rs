@@ -215,6 +215,17 @@ impl Audit {
         self.read(move || read::stretches(&folder)).await
     }
 
+    /// The last entry after which entries are proved by a key of this vault, which has this id.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub(crate) async fn knows(&self, profile: &ProfileName, id: &[u8]) -> Result<Option<u64>, LogError> {
+        let id = hex::encode(id);
+        let known = self.stretches().await?.into_iter().rev();
+        let mut known = known.filter(|stretch| stretch.profile == *profile && stretch.key.id == id);
+        Ok(known.next().map(|stretch| stretch.sequence))
+    }
+
     /// Goes on with a key of a vault.
     ///
     /// # Errors

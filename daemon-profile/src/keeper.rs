@@ -91,9 +91,13 @@ impl Keeper {
         let call = AuditKey { profile: profile.clone(), nonce };
         let AuditKeys { key, id, anchor } = self.bus.call(&call).await.map_err(|error| error.to_string())?;
         let key = LogKey::of(key.expose()).ok_or("a key of another length")?;
-        if let Some(fault) = self.missed(profile, anchor).await {
+        if let Some(fault) = self.missed(profile, &id, anchor).await {
             let told = self.audit.tell_broken(fault.sequence, fault.reason).await;
             told.map_err(|error| error.to_string())?;
+        }
+        if anchor.is_none() {
+            // Before the log says that this vault proves it: from then on a missing anchor is one that was removed.
+            self.try_anchor(profile).await?;
         }
         let begun = self.audit.begin_stretch(profile.clone(), &nonce, &id, key).await;
         begun.map_err(|error| error.to_string())?;
@@ -103,8 +107,23 @@ impl Keeper {
     }
 
     /// What is wrong with the log, going by where a vault remembers it to have stood.
-    async fn missed(&self, profile: &ProfileName, anchor: Option<AuditPoint>) -> Option<AuditFault> {
-        let point = anchor?;
+    async fn missed(
+        &self,
+        profile: &ProfileName,
+        id: &[u8],
+        anchor: Option<AuditPoint>,
+    ) -> Option<AuditFault> {
+        let Some(point) = anchor else {
+            let known = self.audit.knows(profile, id).await;
+            let known =
+                known.inspect_err(|error| tracing::error!("the audit log could not be searched: {error}"));
+            return known.ok().flatten().map(|sequence| AuditFault {
+                sequence,
+                reason: format!(
+                    "what profile '{profile}' remembered of the log since then was removed or replaced"
+                ),
+            });
+        };
         match self.audit.holds(point).await {
             Ok(true) => None,
             Ok(false) => Some(AuditFault {
@@ -120,14 +139,18 @@ impl Keeper {
 
     /// Has a vault remember where the log stands, when that is on the disk.
     async fn anchor(&self, profile: &ProfileName) {
+        if let Err(error) = self.try_anchor(profile).await {
+            tracing::warn!(%profile, %error, "the audit log could not be anchored");
+        }
+    }
+
+    async fn try_anchor(&self, profile: &ProfileName) -> Result<(), String> {
         let point = self.audit.head();
-        if self.audit.sync().await.is_err() {
-            return;
-        }
-        match self.bus.call(&AuditAnchor { profile: profile.clone(), point }).await {
-            Ok(()) => self.anchored.store(point.sequence, Ordering::Relaxed),
-            Err(error) => tracing::warn!(%profile, %error, "the audit log could not be anchored"),
-        }
+        self.audit.sync().await.map_err(|error| error.to_string())?;
+        let anchored = self.bus.call(&AuditAnchor { profile: profile.clone(), point }).await;
+        anchored.map_err(|error| error.to_string())?;
+        self.anchored.store(point.sequence, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Anchors the log to all unlocked vaults if enough has been written since the last time.
@@ -157,21 +180,24 @@ impl Keeper {
         let (mut keys, mut anchors) = (ProofKeys::new(), BTreeMap::new());
         for stretch in newest {
             if !anchors.get(&stretch.profile).is_some_and(Option::is_none) {
-                let anchor = self.key_of(stretch, &mut keys).await;
-                anchors.insert(stretch.profile.clone(), anchor);
+                let vault = self.key_of(stretch, &mut keys).await;
+                anchors.insert(stretch.profile.clone(), vault);
             }
         }
         let mut report = self.audit.verify(keys).await?;
-        for (profile, anchor) in anchors {
-            if report.fault.is_none() {
-                report.fault = self.missed(&profile, anchor.flatten()).await;
+        for (profile, vault) in anchors {
+            if let Some((id, anchor)) = vault
+                && report.fault.is_none()
+            {
+                report.fault = self.missed(&profile, &id, anchor).await;
             }
         }
         Ok(report)
     }
 
-    /// Adds the key of a stretch, if its vault is unlocked and still has it; gives the vault's anchor if it is unlocked.
-    async fn key_of(&self, stretch: &Stretch, keys: &mut ProofKeys) -> Option<Option<AuditPoint>> {
+    /// Adds the key of a stretch, if its vault is unlocked and still has it; gives the id of the vault's keys
+    /// and its anchor if it is unlocked.
+    async fn key_of(&self, stretch: &Stretch, keys: &mut ProofKeys) -> Option<([u8; 8], Option<AuditPoint>)> {
         let mut nonce = [0; NONCE_BYTES];
         hex::decode_to_slice(&stretch.key.nonce, &mut nonce).ok()?;
         let call = AuditKey { profile: stretch.profile.clone(), nonce };
@@ -179,6 +205,6 @@ impl Keeper {
         if hex::encode(id) == stretch.key.id {
             keys.insert(stretch.sequence, LogKey::of(key.expose())?);
         }
-        Some(anchor)
+        Some((id, anchor))
     }
 }
