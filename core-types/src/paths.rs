@@ -186,6 +186,12 @@ impl Paths {
         self.state.join("anchors")
     }
 
+    /// Folder of the notes of programs that run.
+    #[must_use]
+    pub fn children(&self) -> PathBuf {
+        self.state.join("children")
+    }
+
     /// The file in which wrong unlock attempts are counted, so that a restart forgives none.
     #[must_use]
     pub fn unlock_attempts(&self) -> PathBuf {

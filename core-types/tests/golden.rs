@@ -297,6 +297,8 @@ fn rules() -> Vec<String> {
         line("operation.revoke", &Operation::Revoke),
         line("operation.grant", &Operation::Grant),
         line("operation.revoke-grant", &Operation::RevokeGrant),
+        line("cause.rekey", &LockCause::Rekey),
+        line("exit.unknown", &ChildExit::Unknown),
     ]
 }
 
@@ -364,6 +366,8 @@ fn profile_service() -> Vec<String> {
         cause: Some(LockCause::Shutdown),
         child: Some(ChildRecord {
             pid: 7,
+            profiles: vec!["work".to_owned()],
+            secrets: vec!["a".to_owned()],
             variables: vec!["V".to_owned()],
             exit: Some(ChildExit::Signal(9)),
         }),

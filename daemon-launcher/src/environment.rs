@@ -8,9 +8,6 @@ use core_types::protocol::launcher::{LauncherDenial, OsBytes, Run};
 use core_types::protocol::secrets::{NamedSecret, SecretsDenial, Selection};
 use core_types::{SecretName, WireSecret};
 
-/// Most bytes of names of variables in the record of a run.
-const RECORD_BYTES_MAX: usize = 8 << 10;
-
 /// The variable that tells the child which profile it runs with: the first of the request.
 const PROFILE_VARIABLE: &str = "PDS_PROFILE";
 
@@ -35,22 +32,10 @@ pub fn environment(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OsBytes>, L
     Ok(inherited.chain(added).chain(profile).collect())
 }
 
-/// The variables that secrets become, in order, for the record of a run; where they are too many for one, the last says
-/// how many are left out.
-pub(crate) fn variables(run: &Run, secrets: &[NamedSecret]) -> Vec<String> {
-    let (mut room, mut shown) = (RECORD_BYTES_MAX, Vec::new());
-    let mut assigned = assign(run, secrets).unwrap_or_default().into_keys();
-    for variable in assigned.by_ref() {
-        match room.checked_sub(variable.len()) {
-            Some(left) => room = left,
-            None => {
-                shown.push(format!("... ({} more)", assigned.count() + 1));
-                break;
-            }
-        }
-        shown.push(variable);
-    }
-    shown
+/// The variables that secrets become, each with its secret, in order; for the record of a run.
+pub(crate) fn given(run: &Run, secrets: &[NamedSecret]) -> Vec<(String, SecretName)> {
+    let assigned = assign(run, secrets).unwrap_or_default();
+    assigned.into_iter().map(|(variable, secret)| (variable, secret.name.clone())).collect()
 }
 
 /// Says which secret becomes which variable.
@@ -180,13 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn a_record_names_as_many_variables_as_it_has_room_for() {
-        let few = [named("a/b", b"x"), named("c", b"y")];
-        assert_eq!(variables(&run(&[]), &few), ["A_B", "C"]);
-        let many: Vec<_> = (0..1_000).map(|number| named(&format!("name-{number:04}"), b"x")).collect();
-        let shown = variables(&run(&[]), &many);
-        let left_out = format!("... ({} more)", 1_001 - shown.len());
-        assert_eq!(shown.last(), Some(&left_out));
+    fn a_record_tells_which_secret_became_which_variable() {
+        let mut request = run(&[]);
+        request.mappings = vec![mapping("KEY", "a/b")];
+        let given = given(&request, &[named("a/b", b"x"), named("c", b"y")]);
+        let shown: Vec<_> = given.iter().map(|(variable, name)| format!("{variable}={name}")).collect();
+        assert_eq!(shown, ["A_B=a/b", "C=c", "KEY=a/b"]);
     }
 
     #[test]

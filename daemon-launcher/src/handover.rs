@@ -9,6 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use core_types::protocol::launcher::{OsBytes, ResourceLimit};
+use core_types::protocol::profile::ChildExit;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -30,11 +31,15 @@ pub(crate) struct MonitorPlan {
     pub(crate) terminal: bool,
 }
 
-/// From a monitor to the launcher: the stage exists and its plan can be sent, or why not.
+/// From a monitor to the launcher: the stage exists and its plan can be sent, or why not, and at last how the child ended.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum MonitorReport {
-    Ready { pid: u32 },
+    Ready {
+        pid: u32,
+    },
     Failed(StepError),
+    /// After `Ready`, the last: how the child ended.
+    Ended(ChildExit),
 }
 
 /// From the launcher to a stage. Descriptors: standard input, output and error, and the working directory.
@@ -134,6 +139,16 @@ pub(crate) fn send<T: Serialize>(
     let sent = retry_on_intr(|| sendmsg(socket, &length_slice, &mut ancillary, SendFlags::NOSIGNAL))?;
     socket.write_all(&length[sent..])?;
     socket.write_all(&body)
+}
+
+/// How a child ended, from all that its monitor said after it was ready.
+pub(crate) fn last_word(said: &[u8]) -> Option<ChildExit> {
+    let (length, body) = said.split_first_chunk()?;
+    let is_whole = usize::try_from(u32::from_le_bytes(*length)).is_ok_and(|length| length == body.len());
+    match postcard::take_from_bytes(body) {
+        Ok((MonitorReport::Ended(exit), [])) if is_whole => Some(exit),
+        _ => None,
+    }
 }
 
 /// Receives one message and its descriptors, all close-on-exec.

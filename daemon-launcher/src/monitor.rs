@@ -1,4 +1,5 @@
-//! The monitor: leads the session of one child, tells `pds` how the child stops and ends, and does what `pds` asks.
+//! The monitor: leads the session of one child, tells `pds` how the child stops and ends, and the launcher how it ends,
+//! and does what `pds` asks.
 //!
 //! A session leader whose parent is outside the session gets no SIGTSTP from the kernel (its group is orphaned),
 //! so the command cannot lead; this process leads in its place, as the shell does in a terminal. It never has a
@@ -10,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use core_types::protocol::launcher::{ChildCommand, ChildEvent};
+use core_types::protocol::profile::ChildExit;
 use core_types::protocol::{decode, encode};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -49,8 +51,7 @@ pub(crate) fn run(alone: &SingleThread, launcher: UnixStream) -> ExitCode {
     let ready = MonitorReport::Ready { pid: monitor.child.as_raw_nonzero().get().unsigned_abs() };
     // Without an answer the launcher gives up, the stage sees its socket end, and the loop sees the stage end.
     let _ = send(&launcher, &ready, &[]);
-    drop(launcher);
-    match monitor.serve() {
+    match monitor.serve(&launcher) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -61,6 +62,31 @@ struct Woken {
     stage_spoke: bool,
     child_changed: bool,
     asked: bool,
+}
+
+/// How a child ended.
+#[derive(Clone, Copy)]
+enum End {
+    Exited(i32),
+    Killed(i32),
+}
+
+impl From<End> for ChildEvent {
+    fn from(end: End) -> Self {
+        match end {
+            End::Exited(code) => Self::Exited(code),
+            End::Killed(signal) => Self::Killed(signal),
+        }
+    }
+}
+
+impl From<End> for ChildExit {
+    fn from(end: End) -> Self {
+        match end {
+            End::Exited(code) => Self::Code(code),
+            End::Killed(signal) => Self::Signal(signal),
+        }
+    }
 }
 
 /// What a process is once there is a stage.
@@ -116,8 +142,8 @@ impl Monitor {
         Ok(Role::Monitor(Self { child, child_changes, control, terminal, execution, last_word: None }))
     }
 
-    /// Waits for the child's end, doing meanwhile what `pds` asks.
-    fn serve(&mut self) -> io::Result<()> {
+    /// Waits for the child's end, doing meanwhile what `pds` asks, and tells the launcher and `pds` of it.
+    fn serve(&mut self, launcher: &UnixStream) -> io::Result<()> {
         loop {
             let Woken { stage_spoke, child_changed, asked } = self.wait()?;
             if stage_spoke {
@@ -127,7 +153,9 @@ impl Monitor {
                 while self.child_changes.read_signal()?.is_some() {}
                 if let Some(end) = self.report_changes()? {
                     self.hold_terminal();
-                    self.tell(end);
+                    // A launcher that is gone cannot be told; the next one says that nobody saw it.
+                    let _ = send(launcher, &MonitorReport::Ended(end.into()), &[]);
+                    self.tell(ChildEvent::from(end));
                     return Ok(());
                 }
             }
@@ -168,7 +196,7 @@ impl Monitor {
     }
 
     /// Tells of every stop, and gives the child's end if it has ended; it is reaped then.
-    fn report_changes(&mut self) -> io::Result<Option<ChildEvent>> {
+    fn report_changes(&mut self) -> io::Result<Option<End>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
         while let Some(status) = retry_on_intr(|| waitid(WaitId::Pid(self.child), options))? {
             // Whatever the command does, it does after its execution, and is told after it.
@@ -177,9 +205,9 @@ impl Monitor {
                 self.hold_terminal();
                 self.tell(ChildEvent::Stopped(signal));
             } else if let Some(signal) = status.terminating_signal() {
-                return Ok(Some(ChildEvent::Killed(signal)));
+                return Ok(Some(End::Killed(signal)));
             } else if let Some(code) = status.exit_status() {
-                return Ok(Some(ChildEvent::Exited(code)));
+                return Ok(Some(End::Exited(code)));
             }
         }
         Ok(None)

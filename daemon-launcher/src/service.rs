@@ -1,8 +1,9 @@
 //! One request: what is selected is fetched, put into an environment, handed to a new child, and forgotten.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use core_daemon::{Answer, Caller, Context, Room, Serve, StartError, answer};
 use core_ipc::{CallError, CallOptions};
@@ -10,39 +11,53 @@ use core_types::limits::{ARGUMENTS_MAX, SELECTION_MAX};
 use core_types::protocol::launcher::{
     LauncherDenial, LauncherRequest, LauncherService, OsBytes, RUN_DESCRIPTORS, Run, Started,
 };
-use core_types::protocol::profile::{ChildRecord, Operation, Outcome, Requester, SecretOperationAudit};
+use core_types::protocol::profile::{ChildRecord, Requester, SecretOperationAudit};
 use core_types::protocol::secrets::{GetBatch, List, NamedSecret, SecretsDenial, Selection};
 use core_types::protocol::{Call, DenialOf};
 use core_types::{ProfileName, SecretName};
 
 use crate::batches;
-use crate::environment::{environment, variables};
+use crate::children::{Children, Note};
+use crate::environment::{environment, given};
 use crate::handover::StagePlan;
+use crate::record::{self, Recorder, bounded};
 use crate::spawn::{self, Child};
 use crate::spawner::{OWN_EXECUTABLE, Spawner};
 
 /// Most resource limits of a request; the kernel knows 16.
 const LIMITS_MAX: usize = 32;
-/// Longest program name in the audit log, in characters.
-const SUBJECT_CHARACTERS_MAX: usize = 256;
 
 /// The starter of programs.
 pub struct Launcher {
     context: Context,
     spawner: Arc<Spawner>,
+    recorder: Arc<Recorder>,
+    children: Arc<Children>,
+}
+
+/// A program that runs: what is recorded of its start, and by what its end is waited for.
+struct Running {
+    pid: u32,
+    entry: SecretOperationAudit,
+    note: Note,
+    monitor: UnixStream,
 }
 
 impl Launcher {
-    /// Makes the service, and starts its spawner.
+    /// Makes the service, and starts its spawner; must be called on the runtime.
     ///
     /// # Errors
-    /// The spawner cannot be started.
+    /// The spawner cannot be started, or the folder of its notes is one that others can change.
     pub fn new(context: Context) -> Result<Self, StartError> {
         let spawner = Spawner::new(OWN_EXECUTABLE);
         spawner
             .start()
             .map_err(|error| StartError::Service(format!("the spawner cannot be started: {error}")))?;
-        Ok(Self { context, spawner: Arc::new(spawner) })
+        let recorder = Arc::new(Recorder::new(&context));
+        let children = Children::new(&context.paths.children(), Arc::clone(&recorder))?;
+        let left = Arc::clone(&children);
+        tokio::spawn(async move { left.take_over().await });
+        Ok(Self { context, spawner: Arc::new(spawner), recorder, children })
     }
 }
 
@@ -52,25 +67,61 @@ impl Serve for Launcher {
     async fn handle(&self, request: LauncherRequest, caller: Caller) -> Answer {
         match request {
             LauncherRequest::Run(run) => {
-                let requester = Requester::from(&caller.sender);
-                let result = self.run(&run, caller).await;
-                self.record(&run, requester, &result).await;
-                answer(&run, result.map(|child| Started { pid: child.pid }))
+                let started = self.run(&run, caller).await;
+                answer(&run, started.map(|pid| Started { pid }))
             }
         }
+    }
+
+    async fn stop(&self) {
+        self.children.abandon().await;
     }
 }
 
 impl Launcher {
-    /// Starts the program of a request, or says why it was not started.
-    async fn run(&self, run: &Run, caller: Caller) -> Result<ChildRecord, LauncherDenial> {
+    /// Starts the program of a request and gives its number, or says why it was not started; either is recorded.
+    async fn run(&self, run: &Run, caller: Caller) -> Result<u32, LauncherDenial> {
+        let requester = Requester::from(&caller.sender);
+        let room = match self.recorder.room(run).await {
+            Ok(room) => room,
+            // It was tried to be recorded, too.
+            Err(denial) => {
+                let entry = record::attempt(run, requester, &Err(denial.clone()));
+                self.recorder.attempt(entry, Room::none()).await;
+                return Err(denial);
+            }
+        };
+        match self.start(run, requester.clone(), caller).await {
+            Ok(Running { pid, entry, note, monitor }) => {
+                self.recorder.attempt(entry.clone(), room).await;
+                // Only now, so that its end stands after its start.
+                self.children.watch(note, entry, monitor);
+                Ok(pid)
+            }
+            Err(denial) => {
+                let entry = record::attempt(run, requester, &Err(denial.clone()));
+                self.recorder.attempt(entry, room).await;
+                Err(denial)
+            }
+        }
+    }
+
+    /// Starts the program. Its entry is the one of its start.
+    async fn start(
+        &self,
+        run: &Run,
+        requester: Requester,
+        caller: Caller,
+    ) -> Result<Running, LauncherDenial> {
         only_the_command_line(&caller)?;
         check(run)?;
         let [input, output, error, directory, control] = descriptors(caller.descriptors)?;
         let secrets = self.fetch(run, caller.deadline).await?;
         let environment = environment(run, &secrets)?;
-        let variables = variables(run, &secrets);
+        let (variables, mut names): (Vec<_>, Vec<_>) = given(run, &secrets).into_iter().unzip();
         drop(secrets);
+        names.sort();
+        names.dedup();
         let plan = StagePlan {
             arguments: run.arguments.clone(),
             environment,
@@ -79,8 +130,22 @@ impl Launcher {
         };
         let streams = [input, output, error];
         let child = Child { plan, streams, directory, control, terminal: run.terminal };
-        let pid = spawn::start(&self.spawner, child, caller.deadline).await?;
-        Ok(ChildRecord { pid, variables, exit: None })
+        let record = ChildRecord {
+            pid: 0,
+            profiles: bounded(run.profiles.iter().map(ToString::to_string)),
+            secrets: bounded(names.iter().map(ToString::to_string)),
+            variables: bounded(variables),
+            exit: None,
+        };
+        let (children, start) = (Arc::clone(&self.children), record::attempt(run, requester, &Ok(record)));
+        let announce = move |pid| {
+            let child = start.child.clone().map(|child| ChildRecord { pid, ..child });
+            let start = SecretOperationAudit { child, ..start };
+            (pid, children.note(&start), start)
+        };
+        let ((pid, note, entry), monitor) =
+            spawn::start(&self.spawner, child, caller.deadline, announce).await?;
+        Ok(Running { pid, entry, note, monitor })
     }
 
     /// Reads everything the request selects: all of it, or nothing.
@@ -142,20 +207,6 @@ impl Launcher {
             other => LauncherDenial::SecretsUnreachable(other.to_string()),
         })
     }
-
-    /// Records the attempt; what it read is in the entries of `daemon-secrets`.
-    async fn record(&self, run: &Run, requester: Requester, result: &Result<ChildRecord, LauncherDenial>) {
-        let outcome = match result {
-            Ok(_) => Outcome::Done,
-            Err(denial) => Outcome::Failed { reason: denial.to_string() },
-        };
-        let entry = SecretOperationAudit::new(unix_ms(SystemTime::now()), Operation::Run, requester, outcome)
-            .about(run.profiles.first().cloned(), run.arguments.first().map(subject));
-        let entry = SecretOperationAudit { child: result.as_ref().ok().cloned(), ..entry };
-        if let Err(error) = self.context.audit.record(vec![entry], Room::none()).await {
-            tracing::error!(%error, "a run was not recorded");
-        }
-    }
 }
 
 /// Refuses requests of other daemons: a program they start would get what the launcher may read, not what they may.
@@ -192,16 +243,6 @@ fn descriptors(descriptors: Vec<OwnedFd>) -> Result<[OwnedFd; RUN_DESCRIPTORS], 
     descriptors
         .try_into()
         .map_err(|_| LauncherDenial::Invalid(format!("{count} descriptors instead of {RUN_DESCRIPTORS}")))
-}
-
-/// A program as the audit log names it.
-fn subject(program: &OsBytes) -> String {
-    String::from_utf8_lossy(program.expose()).chars().take(SUBJECT_CHARACTERS_MAX).collect()
-}
-
-fn unix_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -252,11 +293,5 @@ mod tests {
             assert!(matches!(check(&run(arguments)), Err(LauncherDenial::Invalid(_))));
         }
         assert!(matches!(descriptors(vec![]), Err(LauncherDenial::Invalid(_))));
-    }
-
-    #[test]
-    fn a_program_is_named_in_the_log_at_bounded_length() {
-        assert_eq!(subject(&WireSecret::new(b"/bin/\xffx".to_vec())), "/bin/\u{fffd}x");
-        assert_eq!(subject(&WireSecret::new(vec![b'x'; 10_000])).len(), SUBJECT_CHARACTERS_MAX);
     }
 }

@@ -52,38 +52,50 @@ pub enum SpawnError {
     NoTerminal,
 }
 
-/// Starts a child; once this has returned, nothing of its plan is in this process's memory. Must be called within a tokio
-/// runtime.
+/// Starts a child and gives the socket of its monitor, which says on it how the child ended; once this has returned,
+/// nothing of its plan is in this process's memory. `announce` is told its number before it is executed; what it makes of that is given
+/// on. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// Anything but the command's being executed. The command then never runs.
-pub async fn start(spawner: &Arc<Spawner>, child: Child, deadline: Instant) -> Result<u32, SpawnError> {
+pub async fn start<T: Send + 'static>(
+    spawner: &Arc<Spawner>,
+    child: Child,
+    deadline: Instant,
+    announce: impl FnOnce(u32) -> T + Send + 'static,
+) -> Result<(T, UnixStream), SpawnError> {
     let spawner = Arc::clone(spawner);
     let handed_over = tokio::task::spawn_blocking(move || {
         let monitor = spawner.monitor().map_err(SpawnError::Monitor)?;
-        hand_over(&monitor, child, deadline)
+        hand_over(&monitor, child, deadline, announce).map(|announced| (announced, monitor))
     });
     handed_over.await.map_err(|error| SpawnError::HandOver(error.into()))?
 }
 
 /// Gives monitor and stage their plans and waits until the command is executed. Both end by themselves when this
 /// process drops its ends of their sockets.
-fn hand_over(monitor: &UnixStream, child: Child, deadline: Instant) -> Result<u32, SpawnError> {
+fn hand_over<T>(
+    monitor: &UnixStream,
+    child: Child,
+    deadline: Instant,
+    announce: impl FnOnce(u32) -> T,
+) -> Result<T, SpawnError> {
     let (stage, stage_end) = UnixStream::pair().map_err(SpawnError::HandOver)?;
     for socket in [monitor, &stage] {
         limit_waiting(socket, deadline).map_err(SpawnError::HandOver)?;
     }
     send_monitor_plan(monitor, &child, stage_end)?;
-    let pid = match receive(monitor).map_err(SpawnError::HandOver)?.0 {
-        MonitorReport::Ready { pid } => pid,
+    let announced = match receive(monitor).map_err(SpawnError::HandOver)?.0 {
+        MonitorReport::Ready { pid } => announce(pid),
         MonitorReport::Failed(error) => return Err(error.into()),
+        MonitorReport::Ended(_) => return Err(SpawnError::HandOver(io::ErrorKind::InvalidData.into())),
     };
     let [input, output, error] = &child.streams;
     let descriptors = [input.as_fd(), output.as_fd(), error.as_fd(), child.directory.as_fd()];
     send(&stage, &child.plan, &descriptors).map_err(SpawnError::HandOver)?;
     drop(child);
     wait_for_execution(&stage)?;
-    Ok(pid)
+    Ok(announced)
 }
 
 /// Sends the monitor its plan. `stage_end` is dropped, so that the stage alone holds that end of its socket.

@@ -4,6 +4,7 @@
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,8 @@ fn shell(script: &str) -> Wanted {
 struct Running {
     control: OwnedFd,
     pid: u32,
+    /// The launcher's end of the monitor's socket.
+    _monitor: Option<UnixStream>,
     _spawner: Arc<Spawner>,
 }
 
@@ -114,8 +117,13 @@ fn start_from(
         terminal,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let started = runtime.block_on(start(spawner, child, Instant::now() + Duration::from_secs(60)));
-    let running = Running { control, pid: *started.as_ref().unwrap_or(&0), _spawner: Arc::clone(spawner) };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (started, _monitor) = match runtime.block_on(start(spawner, child, deadline, |pid| pid)) {
+        Ok((pid, monitor)) => (Ok(pid), Some(monitor)),
+        Err(error) => (Err(error), None),
+    };
+    let pid = *started.as_ref().unwrap_or(&0);
+    let running = Running { control, pid, _monitor, _spawner: Arc::clone(spawner) };
     // The monitor says that a command is executed before anything else, and of no other.
     assert_eq!(running.event() == Some(ChildEvent::Executed), started.is_ok(), "{started:?}");
     started.map(|_| running)

@@ -9,6 +9,7 @@ use core_daemon::Room;
 use core_secrets::backup::Beginning;
 use core_secrets::vault::VaultError;
 use core_types::header::Sender;
+use core_types::protocol::profile::LockCause;
 use core_types::protocol::secrets::{Backup, BackupSheet, RestoreBackup, SecretsDenial};
 
 use crate::acl::Action;
@@ -100,7 +101,9 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let unpacked = unpacked.map_err(|error| failed(profile, error))?;
             // From here on the new vault is known to be good.
             let replaced = self.vaults.status(profile) != ProfileStatus::Missing;
-            self.lock_one(profile).await;
+            if self.vaults.status(profile) == ProfileStatus::Unlocked {
+                self.lock_because(profile, sender, LockCause::Restore).await;
+            }
             let (folder, replace) = (self.vaults.folder(profile), call.replace);
             let open = blocking(move || folder.put_in_place(unpacked, replace)).await;
             let open = open.map_err(|error| failed(profile, error))?;
@@ -211,7 +214,8 @@ mod tests {
         world.set("a", b"new").await.unwrap();
         world.outcomes();
         assert_eq!(restore(&world, &file, PASSWORD, true).await, Ok(true));
-        assert_eq!(failures(&world), [(Operation::RestoreBackup, "done".to_owned())]);
+        let done = |operation| (operation, "done".to_owned());
+        assert_eq!(failures(&world), [done(Operation::Lock), done(Operation::RestoreBackup)]);
         assert_eq!(world.get("a").await.unwrap(), b"old", "unlocked, and nothing old is cached");
         let elsewhere = World::new();
         assert_eq!(restore(&elsewhere, &file, PASSWORD, false).await, Ok(false));

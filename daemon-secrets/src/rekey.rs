@@ -11,6 +11,7 @@ use core_secrets::header::Change;
 use core_secrets::vault::{NewKeys, VaultLock};
 use core_types::ProfileName;
 use core_types::header::Sender;
+use core_types::protocol::profile::LockCause;
 use core_types::protocol::secrets::{Rekey, RekeyProgress, RekeyState, SecretsDenial};
 
 use crate::acl::Action;
@@ -49,7 +50,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
                 Ok((lock, folder.new_keys(&proofs, recorded)?))
             });
             let (lock, keys) = tried.await?;
-            let rekeyed = self.exchange_keys(profile, lock, keys, held).await;
+            let rekeyed = self.exchange_keys(profile, sender, lock, keys, held).await;
             self.vaults.end_rekey(profile, rekeyed.is_ok());
             rekeyed
         };
@@ -61,6 +62,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
     async fn exchange_keys(
         &self,
         profile: &ProfileName,
+        sender: &Sender,
         lock: Arc<VaultLock>,
         keys: NewKeys,
         held: Option<Held>,
@@ -84,7 +86,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
                 let lost = held.is_some_and(|held| held.store.is_frozen());
                 if lost {
                     // The vault in its place is another one, and it did not open.
-                    self.lock_one(profile).await;
+                    self.lock_because(profile, sender, LockCause::Rekey).await;
                 }
                 Err(failed(profile, error))
             }

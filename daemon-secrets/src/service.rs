@@ -111,6 +111,7 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Move(call) => answer(&call, self.rename(&call, sender).await),
             SecretsRequest::AcceptRollback(call) => answer(&call, self.accept_rollback(&call, sender).await),
             SecretsRequest::Rules(call) => answer(&call, self.rules_state(sender).await),
+            SecretsRequest::Explain(call) => answer(&call, self.explain(&call, sender).await),
             SecretsRequest::AuditKey(call) => answer(&call, self.audit_key(&call, sender).await),
             SecretsRequest::AuditAnchor(call) => answer(&call, self.audit_anchor(&call, sender).await),
             SecretsRequest::Protection(call) => answer(&call, self.protection(sender).await),

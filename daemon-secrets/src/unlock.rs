@@ -143,18 +143,9 @@ impl<N: Neighbours> SecretsDaemon<N> {
         };
         let mut locked = Vec::new();
         for profile in wanted {
-            if self.lock_one(&profile).await {
+            if self.lock_because(&profile, sender, LockCause::User).await {
                 locked.push(profile.clone());
             }
-            // Locked it is, whether that can be recorded or not.
-            let _ = conclude(
-                &self.neighbours,
-                About::of(Action::Lock, Some(&profile), sender)
-                    .changing(&self.vaults)
-                    .because(LockCause::User),
-                Ok(()),
-            )
-            .await;
         }
         Ok(locked)
     }
@@ -182,8 +173,22 @@ impl<N: Neighbours> SecretsDaemon<N> {
         conclude(&self.neighbours, About::of(Action::Profiles, None, sender), result.await).await
     }
 
+    /// Locks a profile, makes that known and records it; `false` if it was locked.
+    pub(crate) async fn lock_because(
+        &self,
+        profile: &ProfileName,
+        sender: &Sender,
+        cause: LockCause,
+    ) -> bool {
+        let locked = self.lock_one(profile).await;
+        let about = About::of(Action::Lock, Some(profile), sender).changing(&self.vaults).because(cause);
+        // Locked it is, whether that can be recorded or not.
+        let _ = conclude(&self.neighbours, about, Ok(())).await;
+        locked
+    }
+
     /// Locks a profile and makes it known; `false` if it was locked.
-    pub(crate) async fn lock_one(&self, profile: &ProfileName) -> bool {
+    async fn lock_one(&self, profile: &ProfileName) -> bool {
         if self.vaults.status(profile) == ProfileStatus::Unlocked {
             self.anchor_before_lock(profile).await;
         }
@@ -197,11 +202,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
 
     /// Locks a profile because this daemon ends.
     pub(crate) async fn lock_at_end(&self, profile: &ProfileName) {
-        self.lock_one(profile).await;
-        let own = self_as_sender();
-        // Locked it is, whether that can be recorded or not.
-        let about = About::of(Action::Lock, Some(profile), &own).changing(&self.vaults);
-        let _ = conclude(&self.neighbours, about.because(LockCause::Shutdown), Ok(())).await;
+        self.lock_because(profile, &self_as_sender(), LockCause::Shutdown).await;
     }
 
     pub(crate) fn opened(&self, profile: &ProfileName, open: OpenVault) {

@@ -251,14 +251,17 @@ fn every_attempt_is_in_the_audit_log_once() {
         ("list", "-", "done"),
         ("get", "api-key", "done"),
         ("run", "true", "done"),
+        ("run-end", "true", "done"),
         ("delete", "api-key", "done"),
         ("lock", "-", "done"),
         ("get", "api-key", "denied"),
         ("unlock", "-", "failed"),
         ("unlock", "-", "done"),
     ];
-    wait_for("the last entry is written", || {
-        deeds(&system).last().filter(|last| last.0 == "unlock" && last.2 == "done").map(|_| ())
+    wait_for("the last entries of both are written", || {
+        let deeds = deeds(&system);
+        let ended = deeds.iter().any(|deed| deed.0 == "run-end");
+        (ended && deeds.iter().any(|deed| deed.0 == "unlock" && deed.2 == "done")).then_some(())
     });
     // The launcher's entry and those of daemon-secrets come over different ways: only each one's own order is fixed.
     let sorted = |mut deeds: Vec<(String, String, String)>| {

@@ -75,6 +75,39 @@ struct Entry {
     outcome: String,
     gate: Option<String>,
     reason: Option<String>,
+    cause: Option<String>,
+    child: Option<Child>,
+}
+
+/// A program that was started, or has ended.
+#[derive(Deserialize)]
+struct Child {
+    pid: u32,
+    #[serde(default)]
+    secrets: Vec<String>,
+    exit: Option<Exit>,
+}
+
+/// How a program ended.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Exit {
+    Code(i32),
+    Signal(i32),
+    Unknown,
+}
+
+impl Child {
+    fn text(&self) -> String {
+        let pid = self.pid;
+        match &self.exit {
+            None if self.secrets.is_empty() => format!(", as pid {pid} with no secret"),
+            None => format!(", as pid {pid} with {}", self.secrets.join(", ")),
+            Some(Exit::Code(code)) => format!(", pid {pid} exited with code {code}"),
+            Some(Exit::Signal(signal)) => format!(", pid {pid} was ended by signal {signal}"),
+            Some(Exit::Unknown) => format!(", pid {pid}"),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -153,8 +186,10 @@ pub(super) fn text(line: &AuditLine) -> String {
     let executable = executable.as_deref().unwrap_or("unknown");
     let gate = entry.gate.map(|gate| format!(" by gate {gate}")).unwrap_or_default();
     let reason = entry.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let cause = entry.cause.map(|cause| format!(", cause {cause}")).unwrap_or_default();
+    let child = entry.child.as_ref().map(Child::text).unwrap_or_default();
     let text = format!(
-        "{sequence}  {}  {}{object}  {}{gate}{reason}  ({name}, pid {pid}, {executable})",
+        "{sequence}  {}  {}{object}  {}{gate}{cause}{child}{reason}  ({name}, pid {pid}, {executable})",
         entry.time, entry.operation, entry.outcome
     );
     shown(&text)
@@ -205,6 +240,26 @@ mod tests {
             text(&line(json)),
             "7  t  get work/a\\u{1b}[2Jb  denied by gate lock: locked  (cli, pid unknown, unknown)"
         );
+        let run = |rest: &str| {
+            text(&line(&format!(
+                r#"{{"time":"t","operation":"run-end","profile":"p","subject":"sh","requester":{{"name":"cli","pid":1,"executable":null}},{rest}}}"#
+            )))
+        };
+        for (rest, expected) in [
+            (
+                r#""outcome":"done","child":{"pid":7,"secrets":["a","b"],"exit":null}"#,
+                "done, as pid 7 with a, b  ",
+            ),
+            (r#""outcome":"done","child":{"pid":7,"exit":{"code":3}}"#, "done, pid 7 exited with code 3  "),
+            (
+                r#""outcome":"done","child":{"pid":7,"exit":{"signal":9}}"#,
+                "done, pid 7 was ended by signal 9  ",
+            ),
+            (r#""outcome":"failed","reason":"r","child":{"pid":7,"exit":"unknown"}"#, "failed, pid 7: r  "),
+            (r#""outcome":"done","cause":"user""#, "done, cause user  "),
+        ] {
+            assert_eq!(run(rest), format!("7  t  run-end p/sh  {expected}(cli, pid 1, unknown)"));
+        }
         assert_eq!(text(&line("{\"other\":\n1}")), "7  {\"other\":\\n1}");
     }
 

@@ -284,10 +284,12 @@ impl Waiting {
 }
 
 /// The entry of an attempt that was refused because it could not be recorded, for when there is room again. A lock
-/// stays what it is: it is never refused.
+/// and the end of a program stay what they are: they are never refused.
 fn told_later(entry: SecretOperationAudit, reason: &str) -> SecretOperationAudit {
     match (entry.operation, &entry.outcome) {
-        (Operation::Lock, _) | (_, Outcome::Denied { .. } | Outcome::Failed { .. }) => entry,
+        (Operation::Lock | Operation::RunEnd, _) | (_, Outcome::Denied { .. } | Outcome::Failed { .. }) => {
+            entry
+        }
         (_, Outcome::Done) => {
             let reason = format!("it was refused, because it could not be recorded: {reason}");
             SecretOperationAudit { outcome: Outcome::Failed { reason }, ..entry }

@@ -107,6 +107,10 @@ pub enum LockCause {
     User,
     /// The daemon that held it open ended.
     Shutdown,
+    /// A backup took the place of its vault.
+    Restore,
+    /// The exchange of its keys was broken off where what was open is not what is there.
+    Rekey,
 }
 
 /// How a program ended.
@@ -117,7 +121,7 @@ pub enum ChildExit {
     Code(i32),
     /// By this signal.
     Signal(i32),
-    /// Nobody can tell: what watched it was killed.
+    /// Nobody can tell: what watched it ended before it.
     Unknown,
 }
 
@@ -126,7 +130,11 @@ pub enum ChildExit {
 pub struct ChildRecord {
     /// Its process.
     pub pid: u32,
-    /// The variables it got, in order; the secrets behind them stand in the entries of their reading.
+    /// The profiles that it was to get secrets from.
+    pub profiles: Vec<String>,
+    /// The secrets it got, in the order of their names.
+    pub secrets: Vec<String>,
+    /// The variables they became, in order.
     pub variables: Vec<String>,
     /// How it ended, once it has.
     pub exit: Option<ChildExit>,

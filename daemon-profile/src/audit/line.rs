@@ -7,7 +7,6 @@ use core_types::name::{PROFILE, ProfileName};
 use core_types::protocol::profile::{
     ChildRecord, LockCause, Operation, Outcome, Requester, SecretOperationAudit,
 };
-use core_types::protocol::secrets::Gate;
 use serde::{Deserialize, Serialize};
 
 use super::text;
@@ -321,7 +320,7 @@ fn event_fields<'a>(
 ) -> Fields<'a> {
     let (outcome, gate, reason) = match &event.outcome {
         Outcome::Done => ("done", None, None),
-        Outcome::Denied { gate, reason } => ("denied", Some(gate_name(*gate)), Some(reason.as_str())),
+        Outcome::Denied { gate, reason } => ("denied", Some(gate.as_str()), Some(reason.as_str())),
         Outcome::Failed { reason } => ("failed", None, Some(reason.as_str())),
     };
     Fields {
@@ -398,18 +397,6 @@ fn own_fields<'a>(sequence: u64, previous: Link, unix_ms: u64, operation: &'stat
     }
 }
 
-fn gate_name(gate: Gate) -> &'static str {
-    match gate {
-        Gate::Lock => "lock",
-        Gate::ActiveProfile => "active-profile",
-        Gate::Identity => "identity",
-        Gate::RateLimit => "rate-limit",
-        Gate::AccessRule => "access-rule",
-        Gate::Name => "name",
-        Gate::Vault => "vault",
-    }
-}
-
 /// RFC 3339 in UTC with milliseconds; a time after the year 9999 becomes the last one that can be written.
 fn rfc3339(unix_ms: u64) -> String {
     let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
@@ -462,6 +449,7 @@ pub(crate) mod samples {
 mod tests {
     use core_types::grant::GrantId;
     use core_types::name::SECRETS;
+    use core_types::protocol::secrets::Gate;
     use proptest::prelude::*;
     use serde_json::Value;
 
