@@ -127,6 +127,8 @@ commands! {
     "revoke" => Revoke { options RevokeOptions },
     /// Say which gate would say what of an attempt, and why; reads nothing and counts as none
     "explain" => Explain { options ExplainOptions },
+    /// The configuration
+    "config" => Config { group ConfigCommand },
     /// Profiles
     "profile" => Profile { group ProfileCommand },
     /// The audit log
@@ -484,6 +486,19 @@ pub(crate) struct RunOptions {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Commands over the configuration.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a configuration, run its own tests (`[[test]]`), and tell of rules that overlap; needs no daemon
+    ///
+    /// A test is a table `[[test]]` with `requester`, `operation` (get, list, set, delete or run), `name`, `expected`
+    /// ("allow" or "deny"), and `profile` where it is not the default one. The daemons pass over these tables.
+    Check {
+        /// The file [default: the configuration in place]
+        file: Option<PathBuf>,
+    },
 }
 
 /// Commands over profiles.

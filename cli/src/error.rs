@@ -19,7 +19,9 @@ use core_types::protocol::secrets::{FactorKind, SecretsDenial};
 use core_types::{NameError, ProfileName};
 
 use crate::agent::AgentError;
-use crate::args::{AuditCommand, Command, DaemonCommand, FactorCommand, ProfileCommand, RecoveryCommand};
+use crate::args::{
+    AuditCommand, Command, ConfigCommand, DaemonCommand, FactorCommand, ProfileCommand, RecoveryCommand,
+};
 use crate::commands::run::RunError;
 use crate::input::InputError;
 use crate::output::{Messages, shown, time};
@@ -97,6 +99,8 @@ pub(crate) enum Failure {
     ConfigText { path: PathBuf },
     #[error("the configuration {} cannot be used: {source}", path.display())]
     Config { path: PathBuf, source: ConfigError },
+    #[error("{failed} of its {tests} tests failed")]
+    ConfigTests { failed: usize, tests: usize },
     #[error("the variable PDS_PROFILE is not a profile name: {0}")]
     ProfileVariable(NameError),
     #[error("more than one profile is given")]
@@ -228,6 +232,7 @@ impl Failure {
             | Self::ConfigFile(_)
             | Self::ConfigText { .. }
             | Self::Config { .. }
+            | Self::ConfigTests { .. }
             | Self::Stop(_)
             | Self::Protocol { .. }
             | Self::Prompt(_)
@@ -303,6 +308,9 @@ impl Failure {
             Self::Hardening(_) => Some("see whether a sandbox around pds forbids prctl(2)".to_owned()),
             Self::Paths(_) => Some("set the variable to a folder that only you can reach".to_owned()),
             Self::Config { .. } | Self::ConfigText { .. } => Some("mend the file, then try again".to_owned()),
+            Self::ConfigTests { .. } => {
+                Some("mend the rules or the tests, whichever is not as meant".to_owned())
+            }
             Self::ProfileVariable(_) => Some("correct or unset PDS_PROFILE".to_owned()),
             Self::SeveralProfiles => Some("give one -p; only `pds run` takes several".to_owned()),
             Self::NotRunning => Some("run `pds daemon start`".to_owned()),
@@ -606,6 +614,7 @@ fn what_failed(command: &Command) -> String {
         Command::Recovery(RecoveryCommand::New { .. }) => "cannot make a recovery code".to_owned(),
         Command::Recovery(RecoveryCommand::Check { .. }) => "cannot check the recovery code".to_owned(),
         Command::Recovery(RecoveryCommand::Use { .. }) => "cannot unlock".to_owned(),
+        Command::Config(ConfigCommand::Check { .. }) => "the configuration does not pass".to_owned(),
         Command::Explain(options) => format!("cannot explain '{}'", shown(&options.name)),
         Command::Profile(ProfileCommand::List) => "cannot list the profiles".to_owned(),
         Command::Audit(AuditCommand::Unused { .. }) => "cannot tell which secrets are unused".to_owned(),
@@ -845,6 +854,7 @@ mod tests {
             (Failure::Denied(Denial::Bus(BusDenial::KeyUsed)), Exit::Exists),
             (Failure::Denied(Denial::Bus(BusDenial::Unrecorded)), Exit::Unavailable),
             (Failure::AuditBroken { sequence: 3, reason: "x".to_owned() }, Exit::Damaged),
+            (Failure::ConfigTests { failed: 1, tests: 2 }, Exit::Failed),
             (Failure::ProfileVariable(NameError::Empty), Exit::Usage),
             (Failure::SeveralProfiles, Exit::Usage),
             (Failure::Agent(AgentError::Absent), Exit::Failed),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{AccessPolicy, ProfileAccess};
@@ -167,6 +168,9 @@ struct RawConfig {
     rate_limit: BTreeMap<RequesterClass, RawRate>,
     audit: RawAudit,
     profiles: BTreeMap<ProfileName, RawProfile>,
+    /// What the file says of its own rules, which is looked at only when it is checked.
+    #[serde(rename = "test")]
+    _tests: IgnoredAny,
 }
 
 /// One table `[profiles.NAME]`.

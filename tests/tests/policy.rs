@@ -1,5 +1,5 @@
-//! What the owner of secrets is told of the policy and adds to it: `pds explain`, through the real command line and by an
-//! enrolled daemon.
+//! What the owner of secrets is told of the policy and adds to it: `pds explain` and `pds config check`,
+//! through the real command line and by an enrolled daemon.
 // Functions beside the tests report by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -129,4 +129,77 @@ fn explaining_leaves_no_entry_and_an_enrolled_daemon_may_ask_about_itself_alone(
     let new = entries.iter().filter(|entry| entry["sequence"].as_u64() > before.as_u64());
     let operations: Vec<&Value> = new.map(|entry| &entry["operation"]).collect();
     assert!(operations.iter().all(|operation| **operation == "config-change"), "{operations:?}");
+}
+
+const TESTED: &str =
+    "[[test]]\nrequester = 'backup'\noperation = 'get'\nname = 'db/root'\nprofile = 'work'\n";
+
+fn checked(system: &System, arguments: &[&str], code: i32) -> Value {
+    let arguments = ["--no-start", "--json", "config", "check"].iter().chain(arguments);
+    system.pds(arguments).run().exits(code).json()
+}
+
+#[test]
+fn config_check_runs_the_tests_of_a_file_without_any_daemon() {
+    let system = System::boot(Spec::new().not_started());
+    let nothing = checked(&system, &[], 0);
+    assert_eq!((&nothing["usable"], &nothing["patterns"]), (&true.into(), &0.into()));
+    system.write_config(&format!("{RULES}{TESTED}expected = 'deny'\n"));
+    let good = checked(&system, &[], 0);
+    assert_eq!((&good["patterns"], &good["tests"][0]["passed"]), (&3.into(), &true.into()), "{good}");
+    assert!(good["warnings"][0].as_str().unwrap().contains("overlap: deny wins"), "{good}");
+    system.write_config(&format!("{RULES}{TESTED}expected = 'allow'\n"));
+    let wrong = system.pds(["config", "check"]).run().exits(1);
+    let text = wrong.text();
+    let rule = "failed: line 5: backup get 'db/root' of profile 'work' is to be allowed, and is not: \
+                [profiles.work.access.backup] deny = \"db/root*\"";
+    assert!(text.contains(rule) && text.contains("3 patterns, 1 tests, 1 failed, 2 warnings"), "{text}");
+    assert_eq!(checked(&system, &[], 1)["tests"][0]["decided"], "deny");
+    system.write_config("[profiles.work.access.backup]\ngte = ['a']\n");
+    let problem = checked(&system, &[], 1)["problem"].as_str().unwrap().to_owned();
+    assert!(
+        problem.contains("config.toml") && problem.contains("line 2") && problem.contains("gte"),
+        "{problem}"
+    );
+    system.write_config("[profiles.work.access.daemon-bus]\n");
+    let problem = checked(&system, &[], 1)["problem"].as_str().unwrap().to_owned();
+    assert!(problem.contains("never asks") && problem.contains("line 1"), "{problem}");
+    system.pds(["config", "check", "a", "b"]).run().exits(2);
+    system.pds(["config"]).run().exits(2);
+}
+
+/// What the daemons would not read, because others could have written it, is not called good.
+#[test]
+fn config_check_refuses_the_files_that_the_daemons_refuse() {
+    let system = System::boot(Spec::new().not_started());
+    let file = system.folder().join("other.toml");
+    let named = file.to_str().unwrap();
+    system.pds(["config", "check", named]).run().exits(1);
+    std::fs::write(&file, "").unwrap();
+    checked(&system, &[named], 0);
+    for mode in [0o620, 0o602] {
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let problem = checked(&system, &[named], 1)["problem"].as_str().unwrap().to_owned();
+        assert!(problem.contains("other.toml") && problem.contains("chmod"), "{problem}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    system.write_config("");
+    std::os::unix::fs::symlink(system.paths().config_file(), &file).unwrap();
+    let problem = checked(&system, &[named], 1)["problem"].as_str().unwrap().to_owned();
+    assert!(problem.contains("a link"), "{problem}");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, [0xff, 0xfe]).unwrap();
+    assert!(checked(&system, &[named], 1)["problem"].as_str().unwrap().contains("UTF-8"));
+}
+
+#[test]
+fn the_daemons_pass_over_tests_whatever_stands_in_them() {
+    let system = system();
+    for test in [format!("{TESTED}expected = 'deny'\n"), "[[test]]\nnonsense = 1\n".to_owned()] {
+        system.write_config(&format!("{RULES}{test}"));
+        assert_eq!(call(&mut backup(&system), &get("db/password")).expose(), b"policy-canary-1");
+        let status = system.pds(["status", "--json"]).run().done().json();
+        assert_eq!((&status["rules"]["problem"], &status["rules"]["patterns"]), (&Value::Null, &3.into()));
+    }
+    checked(&system, &[], 1);
 }

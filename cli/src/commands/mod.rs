@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod config;
 mod daemon;
 mod doctor;
 mod enroll;
@@ -36,7 +37,7 @@ use core_types::pattern::Pattern;
 use core_types::protocol::secrets::Selection;
 
 use self::run::{RunError, RunPlan};
-use crate::args::{Args, AuditCommand, Command, DaemonCommand, ProfileCommand, RunOptions};
+use crate::args::{Args, AuditCommand, Command, ConfigCommand, DaemonCommand, ProfileCommand, RunOptions};
 use crate::error::Failure;
 use crate::output::Messages;
 use crate::session::Session;
@@ -83,6 +84,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Enroll(options) => enroll::enroll(session, options),
         Command::Enrolled => enroll::list(session),
         Command::Revoke(options) => enroll::revoke(session, &options.name),
+        Command::Config(ConfigCommand::Check { file }) => config::run(session, file.as_deref()),
         Command::Explain(options) => explain::run(session, options),
         Command::Profile(ProfileCommand::List) => profile::list(session),
         Command::Audit(AuditCommand::Tail { count, follow }) => audit::tail(session, *count, *follow),
