@@ -239,6 +239,35 @@ fn a_log_that_may_not_be_written_is_told_of_and_the_mode_is_followed() {
     }
 }
 
+/// What is in the folder of the log and of its key, of which nothing else than the vault says that it is an older state.
+#[test]
+fn a_log_put_back_together_with_its_key_is_found_by_the_vault() {
+    let system = booted();
+    let (log, key) = (system.paths().audit().join("000001.jsonl"), system.paths().audit().join("key"));
+    wait_for("the log has its first entries", || (!of(&system, "set").is_empty()).then_some(()));
+    let profile = system.process(PROFILE).unwrap();
+    profile.stop();
+    let earlier = [&log, &key].map(|path| std::fs::read(path).unwrap());
+    profile.signal(Signal::CONT);
+    system.pds(["get", "api-key"]).run().done();
+    wait_for("the read is in the log", || (!of(&system, "get").is_empty()).then_some(()));
+    system.pds(["lock"]).run().done();
+    let profile = system.process(PROFILE).unwrap();
+    profile.stop();
+    for (path, bytes) in [&log, &key].into_iter().zip(&earlier) {
+        std::fs::write(path, bytes).unwrap();
+    }
+    let old = system.kill(PROFILE);
+    system.wait_until_back(PROFILE, old);
+    system.pds(["audit", "verify"]).run().done();
+    system.pds(["unlock"]).password().run().done();
+    wait_for("it is found", || {
+        let ended = system.pds(["audit", "verify"]).run();
+        (ended.status().code() == Some(9)).then(|| ended.any())
+    });
+    system.pds(["audit", "verify"]).run().exits(9).says("profile 'default' remembers");
+}
+
 #[test]
 fn what_a_vault_remembers_of_the_log_cannot_be_removed_unnoticed() {
     let system = booted();

@@ -505,6 +505,25 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_went_back_removes_nothing_and_keeps_the_order_of_entries() {
+        let (_home, folder) = folder_of_the_future();
+        let keeping = Rotation { keep_ms: Some(1), ..SMALL };
+        let now = unix_ms_now();
+        let mut log = Log::new(&folder, Arc::new(RealDisk), keeping);
+        for number in 1..30 {
+            // Each entry seems to be older than the one before it.
+            let event = SecretOperationAudit {
+                unix_ms: now + (1 << 39) - number,
+                ..samples::event(&format!("name-{number}"))
+            };
+            let sent = Record { origin: 5, first: number, entries: vec![event], missing: 0 };
+            assert_eq!(log.record(SECRETS, &sent).written, 1);
+        }
+        assert!(segments(&folder) > 4);
+        assert_whole(&folder, &log, 30);
+    }
+
+    #[test]
     fn numbering_goes_on_after_a_restart() {
         let (_home, folder) = folder();
         for start in 0..5 {
