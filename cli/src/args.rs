@@ -10,7 +10,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use core_ipc::wire::PublicKey;
 use core_types::access::AccessOperation;
 use core_types::factor::{FactorLabel, FactorPolicy, LabelError};
-use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX, FACTORS_MAX};
+use core_types::grant::{GrantId, NotAGrantId};
+use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX, FACTORS_MAX, GRANT_USES_MAX};
 use core_types::pattern::Pattern;
 use core_types::protocol::launcher::Mapping;
 use core_types::{DaemonName, Note, NoteError, ProfileName, SecretName};
@@ -125,6 +126,12 @@ commands! {
     "enrolled" => Enrolled,
     /// Refuse an enrolled daemon from now on, and end its connections
     "revoke" => Revoke { options RevokeOptions },
+    /// Let an enrolled daemon read for some time, or so often, what its rules leave it without
+    "grant" => Grant { options GrantOptions },
+    /// List the grants, also those that ended a short while ago
+    "grants" => Grants,
+    /// Take a grant back
+    "revoke-grant" => RevokeGrant { options RevokeGrantOptions },
     /// Say which gate would say what of an attempt, and why; reads nothing and counts as none
     "explain" => Explain { options ExplainOptions },
     /// The configuration
@@ -240,6 +247,34 @@ pub(crate) struct RevokeOptions {
     /// Its name
     #[arg(value_parser = daemon_name)]
     pub(crate) name: DaemonName,
+}
+
+/// Options of `pds grant`.
+///
+/// A rule that denies wins over a grant. A grant ends at the latest when its profile is locked or `daemon-secrets` ends,
+/// and lets nothing through but `get` of the value that is kept now. A use is spent when the value has left.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GrantOptions {
+    /// Name of the secret; `*` stands for any characters
+    #[arg(value_name = "NAME", value_parser = pattern)]
+    pub(crate) pattern: Pattern,
+    /// The enrolled daemon
+    #[arg(long, value_name = "REQUESTER", value_parser = daemon_name)]
+    pub(crate) to: DaemonName,
+    /// How long, such as 10m or 2h, up to 30d [default: 10m]
+    #[arg(long = "for", value_name = "TIME", value_parser = expiry::parse_seconds)]
+    pub(crate) seconds: Option<u64>,
+    /// For how many values, besides
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=GRANT_USES_MAX))]
+    pub(crate) uses: Option<u64>,
+}
+
+/// Options of `pds revoke-grant`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RevokeGrantOptions {
+    /// Which, as `pds grants` shows it
+    #[arg(value_name = "ID", value_parser = grant_id)]
+    pub(crate) id: GrantId,
 }
 
 /// Options of `pds explain`.
@@ -610,6 +645,10 @@ fn daemon_name(text: &str) -> Result<DaemonName, core_types::NameError> {
     DaemonName::parse(text)
 }
 
+fn grant_id(text: &str) -> Result<GrantId, NotAGrantId> {
+    text.parse()
+}
+
 fn public_key(text: &str) -> Result<PublicKey, &'static str> {
     PublicKey::from_hex(text).ok_or("it is not 64 hex digits")
 }
@@ -704,6 +743,17 @@ mod tests {
         for option in ["--expires=2001-01-01", "--expires=soon", "--note=", "--note=a\nb"] {
             assert_eq!(refused(&["set", "a", option]), ErrorKind::ValueValidation, "{option}");
         }
+        for option in
+            ["--for=0s", "--for=31d", "--for=x", "--for=-1m", "--for=500ms", "--uses=0", "--uses=1000001"]
+        {
+            assert_eq!(
+                refused(&["grant", "a", "--to", "backup", option]),
+                ErrorKind::ValueValidation,
+                "{option}"
+            );
+        }
+        assert_eq!(refused(&["grant", "a"]), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused(&["revoke-grant", "x"]), ErrorKind::ValueValidation);
         for number in ["0", "-1", "x"] {
             let version = format!("--version={number}");
             assert_eq!(refused(&["get", "a", &version]), ErrorKind::ValueValidation, "{number}");

@@ -401,16 +401,22 @@ fn secrets_exit(denial: &SecretsDenial) -> Exit {
         SecretsDenial::NoSuchProfile(_)
         | SecretsDenial::NoSuchSecret(_)
         | SecretsDenial::NoSuchVersion { .. }
+        | SecretsDenial::NoSuchGrant(_)
         | SecretsDenial::NoSuchFactor(_) => Exit::NotFound,
-        SecretsDenial::Identity { .. } | SecretsDenial::Forbidden | SecretsDenial::Expired { .. } => {
-            Exit::Denied
-        }
+        SecretsDenial::Identity { .. }
+        | SecretsDenial::Forbidden
+        | SecretsDenial::GrantExpired(_)
+        | SecretsDenial::GrantUsedUp(_)
+        | SecretsDenial::Expired { .. } => Exit::Denied,
         SecretsDenial::RateLimited { .. } | SecretsDenial::BatchOverBurst { .. } => Exit::RateLimited,
         SecretsDenial::InvalidName(_) => Exit::Usage,
         SecretsDenial::WrongFactor(_)
         | SecretsDenial::UnusableFactor(_)
         | SecretsDenial::NotEnoughFactors { .. } => Exit::WrongFactor,
-        SecretsDenial::UnsupportedKey(_) | SecretsDenial::NotAPassword(_) => Exit::Usage,
+        SecretsDenial::UnsupportedKey(_)
+        | SecretsDenial::NotAPassword(_)
+        | SecretsDenial::NotGrantable(_)
+        | SecretsDenial::GrantBounds => Exit::Usage,
         SecretsDenial::ProfileExists(_)
         | SecretsDenial::FactorExists(_)
         | SecretsDenial::NotRemoved(_)
@@ -425,6 +431,7 @@ fn secrets_exit(denial: &SecretsDenial) -> Exit {
         | SecretsDenial::Rekeying(_)
         | SecretsDenial::PolicyImpossible { .. }
         | SecretsDenial::TooManyFactors
+        | SecretsDenial::TooManyGrants
         | SecretsDenial::StorageFull
         | SecretsDenial::Storage(_)
         | SecretsDenial::ForeignField
@@ -497,6 +504,16 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
         SecretsDenial::AuditUnwritable { .. } => {
             "make room on the disk of $XDG_STATE_HOME/pds, then try again; or give the profile another `audit` mode in config.toml".to_owned()
         }
+        SecretsDenial::GrantExpired(_) | SecretsDenial::GrantUsedUp(_) => {
+            "ask the user for another grant: `pds grant NAME --to REQUESTER`".to_owned()
+        }
+        SecretsDenial::NoSuchGrant(_) => "`pds grants` shows them; locking a profile ends those of it".to_owned(),
+        SecretsDenial::TooManyGrants => "take some back with `pds revoke-grant`, or write a rule".to_owned(),
+        SecretsDenial::NotGrantable(_) => {
+            "name an enrolled daemon: `pds enrolled` lists them; what you may do yourself stands in config.toml"
+                .to_owned()
+        }
+        SecretsDenial::GrantBounds => "give less with --for and --uses".to_owned(),
         SecretsDenial::Identity { .. } | SecretsDenial::Forbidden => return None,
     })
 }
@@ -615,6 +632,9 @@ fn what_failed(command: &Command) -> String {
         Command::Recovery(RecoveryCommand::Check { .. }) => "cannot check the recovery code".to_owned(),
         Command::Recovery(RecoveryCommand::Use { .. }) => "cannot unlock".to_owned(),
         Command::Config(ConfigCommand::Check { .. }) => "the configuration does not pass".to_owned(),
+        Command::Grant(options) => format!("cannot grant '{}'", options.pattern),
+        Command::Grants => "cannot list the grants".to_owned(),
+        Command::RevokeGrant(options) => format!("cannot take back grant {}", options.id),
         Command::Explain(options) => format!("cannot explain '{}'", shown(&options.name)),
         Command::Profile(ProfileCommand::List) => "cannot list the profiles".to_owned(),
         Command::Audit(AuditCommand::Unused { .. }) => "cannot tell which secrets are unused".to_owned(),
@@ -725,6 +745,7 @@ fn option_name(argument: &str) -> Option<&str> {
 mod tests {
     use std::ffi::OsString;
 
+    use core_types::grant::GrantId;
     use core_types::protocol::secrets::{FactorPolicy, UnsupportedKey};
 
     use super::*;
@@ -745,6 +766,12 @@ mod tests {
             (D::RateLimited { retry_ms: 1 }, Exit::RateLimited),
             (D::BatchOverBurst { names: 3, burst: 2 }, Exit::RateLimited),
             (D::Forbidden, Exit::Denied),
+            (D::GrantExpired(GrantId(1)), Exit::Denied),
+            (D::GrantUsedUp(GrantId(1)), Exit::Denied),
+            (D::NoSuchGrant(GrantId(1)), Exit::NotFound),
+            (D::TooManyGrants, Exit::Failed),
+            (D::NotGrantable("cli".parse().unwrap()), Exit::Usage),
+            (D::GrantBounds, Exit::Usage),
             (D::InvalidName(NameError::Empty), Exit::Usage),
             (D::NoSuchSecret("a".to_owned()), Exit::NotFound),
             (D::NoSuchVersion { name: "a".to_owned(), version: 3 }, Exit::NotFound),

@@ -1,5 +1,6 @@
 //! When a value shall expire, as it is typed: a time from now, or a date or time of the calendar.
 
+use core_types::limits::GRANT_SECONDS_MAX;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
@@ -15,9 +16,20 @@ pub(crate) enum ExpiryError {
         "it is neither a time ago (30d, 12h) nor a date or time that is past (2025-01-31, 2025-01-31T18:00:00Z)"
     )]
     NotPast,
+    /// Not a length of time that a grant can have.
+    #[error("it is not a length of time from 1s to {}d, such as 10m or 2h", GRANT_SECONDS_MAX / 86_400)]
+    NotALength,
     /// A time that is over, or as good as.
     #[error("that time is past")]
     Past,
+}
+
+/// Reads a length of time in whole seconds, as long as a grant may hold. A day has 24 hours.
+pub(crate) fn parse_seconds(text: &str) -> Result<u64, ExpiryError> {
+    let now = Timestamp::now();
+    let then = time_from_now(text, now).ok_or(ExpiryError::NotALength)?;
+    let seconds = u64::try_from(then.duration_since(now).as_secs()).map_err(|_| ExpiryError::NotALength)?;
+    if (1..=GRANT_SECONDS_MAX).contains(&seconds) { Ok(seconds) } else { Err(ExpiryError::NotALength) }
 }
 
 /// Reads a time to expire at. A day has 24 hours, and a date without a time zone is one in UTC.
@@ -74,6 +86,17 @@ mod tests {
         }
         for text in ["", "x", "2030-01-01", "-3d", "99999999999y"] {
             assert_eq!(parse_past_at(text, now()), Err(ExpiryError::NotPast), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_grant_holds_for_whole_seconds_up_to_its_longest() {
+        for (text, seconds) in [("1s", 1), ("10m", 600), ("2h", 7_200), ("1h 30m", 5_400), ("30d", 2_592_000)]
+        {
+            assert_eq!(parse_seconds(text), Ok(seconds), "{text}");
+        }
+        for text in ["", "10", "0s", "31d", "-1m", "2030-12-31", "500ms", "99999999999y"] {
+            assert_eq!(parse_seconds(text), Err(ExpiryError::NotALength), "{text}");
         }
     }
 

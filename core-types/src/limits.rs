@@ -84,6 +84,17 @@ pub const REVOKED_MAX: usize = 4_096;
 /// Largest file of enrolled daemons, in bytes.
 pub const ENROLLED_BYTES_MAX: usize = 1 << 20;
 
+/// How long a grant holds that is given no time, in seconds.
+pub const GRANT_SECONDS_DEFAULT: u64 = 10 * 60;
+/// Longest time that a grant can hold, in seconds.
+pub const GRANT_SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
+/// Most uses that a grant can be given, where they are counted.
+pub const GRANT_USES_MAX: u64 = 1_000_000;
+/// Most grants that hold at the same time, and most that are remembered after their end.
+pub const GRANTS_MAX: usize = 1_000;
+/// How long after its time a grant is remembered, so that a denial can name it, in seconds.
+pub const GRANT_ENDED_SECONDS: u64 = 24 * 60 * 60;
+
 /// Largest configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// Largest page of audit lines in one answer.

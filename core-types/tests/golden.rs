@@ -12,6 +12,7 @@ use core_types::protocol::bus::{
     Subscribe,
 };
 use core_types::protocol::explanation::{Decision, Explain, Explanation, GateVerdict, Verdict};
+use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, RevokeGrant};
 use core_types::protocol::launcher::{
     ChildCommand, ChildEvent, LauncherRequest, Mapping, ResourceLimit, Run,
 };
@@ -302,6 +303,44 @@ fn rules() -> Vec<String> {
     ]
 }
 
+fn grant() -> GrantEntry {
+    GrantEntry {
+        id: GrantId(0x3fa9_1c02),
+        profile: profile(),
+        pattern: Pattern::parse("a*").unwrap(),
+        to: "backup".parse().unwrap(),
+        made_unix_ms: 300,
+        state: GrantState::Live { seconds_left: 7 },
+        uses: Some(3),
+        uses_left: Some(2),
+    }
+}
+
+fn granting() -> Vec<String> {
+    let call = Grant {
+        profile: profile(),
+        pattern: Pattern::parse("a*").unwrap(),
+        to: "backup".parse().unwrap(),
+        seconds: 600,
+        uses: Some(3),
+    };
+    let id = GrantId(0x3fa9_1c02);
+    vec![
+        line("secrets.grant", &SecretsRequest::from(call)),
+        line("secrets.grants", &SecretsRequest::from(Grants {})),
+        line("secrets.revoke-grant", &SecretsRequest::from(RevokeGrant { id })),
+        line("reply.grant", &grant()),
+        line("reply.grant-expired", &GrantState::Expired),
+        line("reply.grant-used-up", &GrantState::UsedUp),
+        line("denial.grant-expired", &SecretsDenial::GrantExpired(id)),
+        line("denial.grant-used-up", &SecretsDenial::GrantUsedUp(id)),
+        line("denial.no-such-grant", &SecretsDenial::NoSuchGrant(id)),
+        line("denial.too-many-grants", &SecretsDenial::TooManyGrants),
+        line("denial.not-grantable", &SecretsDenial::NotGrantable("cli".parse().unwrap())),
+        line("denial.grant-bounds", &SecretsDenial::GrantBounds),
+    ]
+}
+
 fn explaining() -> Vec<String> {
     let explain = Explain {
         profile: profile(),
@@ -325,6 +364,7 @@ fn explaining() -> Vec<String> {
             verdict(Verdict::NotTold),
         ],
         rule: Some(rule),
+        grant: Some(grant()),
         decision: Decision::Denied(Gate::AccessRule),
     };
     vec![line("secrets.explain", &SecretsRequest::from(explain)), line("reply.explanation", &explanation)]
@@ -431,6 +471,7 @@ fn the_bytes_of_every_message_are_as_they_were() {
         rules(),
         enrolling(),
         explaining(),
+        granting(),
     ]
     .concat()
     .join("\n");

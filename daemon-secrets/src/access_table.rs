@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use crate::acl::tests::{requester, sender};
 use crate::acl::{AccessRules, Action};
 use crate::crud::{AccessState, AskedName, Attempt, ProfileStatus, authorize};
+use crate::grants::Grants;
+use crate::grants::tests::{grants, make};
 use crate::operations::one;
 use crate::rate_limit::{Cost, RateLimits};
 
@@ -41,6 +43,8 @@ fn config(state: &str, name: &str) -> String {
     };
     let table = match state {
         "locked" | "elsewhere" | "missing" | "no-table" => return String::new(),
+        "granted" | "expired" | "used-up" => return String::new(),
+        "vetoed" => "deny = ['a*']\n".to_owned(),
         "empty" => String::new(),
         "all" => every("a*", "none"),
         "others" => every("b*", "none"),
@@ -61,10 +65,29 @@ fn attempt(action: Action, sender: &Sender) -> Attempt {
     attempt
 }
 
+/// The grants of a state, to `backup`.
+fn granted(state: &str) -> Grants {
+    let (grants, clock) = grants();
+    match state {
+        "granted" | "vetoed" => drop(make(&grants, "a*", 10, None)),
+        "expired" => {
+            make(&grants, "a*", 1, None);
+            clock.advance(1);
+        }
+        "used-up" => {
+            make(&grants, "a*", 10, Some(1));
+            grants.take("backup", &profile(), "a1").unwrap().spend();
+        }
+        _ => {}
+    }
+    grants
+}
+
 /// What the gates say in a cell, in the words of the table.
 fn cell(state: &str, rules: &AccessRules, who: Option<&str>, action: Action) -> &'static str {
     let rates = RateLimits::new(&Config::default());
     let attempt = attempt(action, &sender(who));
+    let grants = granted(state);
     let state = AccessState {
         any_unlocked: state != "locked",
         profile: match state {
@@ -74,6 +97,7 @@ fn cell(state: &str, rules: &AccessRules, who: Option<&str>, action: Action) -> 
         },
         rules,
         rates: &rates,
+        grants: &grants,
     };
     match authorize(&attempt, &state).map_err(|refusal| (refusal.gate, refusal.denial)) {
         Ok(_) if action == Action::List && !rules.show(&attempt.requester, &profile(), "a1") => "hidden",
@@ -83,6 +107,8 @@ fn cell(state: &str, rules: &AccessRules, who: Option<&str>, action: Action) -> 
         Err((Gate::ActiveProfile, SecretsDenial::NoSuchProfile(_))) => "missing",
         Err((Gate::Identity, SecretsDenial::Identity { .. })) => "identity",
         Err((Gate::AccessRule, SecretsDenial::Forbidden)) => "forbidden",
+        Err((Gate::AccessRule, SecretsDenial::GrantExpired(_))) => "expired",
+        Err((Gate::AccessRule, SecretsDenial::GrantUsedUp(_))) => "used-up",
         Err(_) => "something else",
     }
 }
@@ -117,7 +143,7 @@ fn every_cell_of_the_table() {
             cells += 1;
         }
     }
-    assert_eq!(cells, 5 * 14 * 9 - 14, "rows are missing");
+    assert_eq!(cells, (5 * 14 + 4) * 9 - (14 + 4), "rows are missing");
 }
 
 /// Whether a pattern matches, by trying every length of each star.
@@ -223,6 +249,7 @@ proptest! {
             profile: ProfileStatus::Unlocked,
             rules: &rules,
             rates: &rates,
+            grants: &Grants::default(),
         };
         let decided = authorize(&attempt, &state);
         let expected = naive(&policy, who, action, names);
@@ -253,6 +280,7 @@ proptest! {
             profile: ProfileStatus::Unlocked,
             rules: &rules,
             rates: &rates,
+            grants: &Grants::default(),
         };
         // An enrolled daemon that wants a program run is denied by the launcher.
         let launched = who != "backup" && who != "other" || operation != AccessOperation::Run;

@@ -56,6 +56,9 @@ actions! {
     Rules => None,
     // Looking is no attempt.
     Explain => None,
+    Grant => Some(Operation::Grant),
+    Grants => None,
+    RevokeGrant => Some(Operation::RevokeGrant),
     Backup => Some(Operation::Backup),
     InspectBackup => None,
     RestoreBackup => Some(Operation::RestoreBackup),

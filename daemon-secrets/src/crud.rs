@@ -5,7 +5,10 @@
 use core_types::name::{NameError, ProfileName, SecretName};
 use core_types::protocol::secrets::{Gate, SecretsDenial};
 
-use crate::acl::{AccessRules, Action, Requester};
+use core_types::rule_book::Rule;
+
+use crate::acl::{AccessRules, Action, Requester, Role};
+use crate::grants::{GrantUse, Grants, Standing};
 use crate::rate_limit::{Cost, OnlyLooking, Rates};
 
 /// Someone asks for something.
@@ -45,6 +48,7 @@ pub(crate) struct AccessState<'a> {
     pub(crate) profile: ProfileStatus,
     pub(crate) rules: &'a AccessRules,
     pub(crate) rates: &'a dyn Rates,
+    pub(crate) grants: &'a Grants,
 }
 
 /// State of a profile, as far as the gates have to know it.
@@ -70,9 +74,16 @@ pub(crate) struct Permit {
     action: Action,
     profile: ProfileName,
     names: Vec<SecretName>,
+    /// The use that was taken for it, where only a grant allows it.
+    grant: Option<GrantUse>,
 }
 
 impl Permit {
+    /// Takes the use out that was taken for it, to be spent when the value is on its way.
+    pub(crate) fn take_grant(&mut self) -> Option<GrantUse> {
+        self.grant.take()
+    }
+
     /// The profile it is for.
     pub(crate) fn profile(&self) -> &ProfileName {
         &self.profile
@@ -103,13 +114,13 @@ const GATES: [(Gate, Check); 6] = [
 
 /// Takes an attempt through the gates, in order, up to the first that says no.
 pub(crate) fn authorize(attempt: &Attempt, state: &AccessState<'_>) -> Result<Permit, Refusal> {
-    let judged = judge(&GATES, attempt, state);
+    let judged = judge(&GATES, attempt, state).and_then(|()| take_grant(attempt, state));
     note_for_the_rate(&judged, attempt, state);
-    judged?;
+    let grant = judged?;
     let names = attempt.names.iter().map(|asked| asked.parsed.clone());
     let names: Result<Vec<SecretName>, NameError> = names.collect();
     let names = names.map_err(|error| refuse(Gate::Name, SecretsDenial::InvalidName(error)))?;
-    Ok(Permit { action: attempt.action, profile: attempt.profile.clone(), names })
+    Ok(Permit { action: attempt.action, profile: attempt.profile.clone(), names, grant })
 }
 
 /// What each gate says of an attempt, in their order: the gates of [`authorize`], but none is passed over after the first
@@ -130,7 +141,12 @@ pub(crate) fn may_be_told(listing: &Attempt, name: &AskedName, state: &AccessSta
     let Attempt { requester, profile, .. } = listing;
     let passes = look_through(listing, state).into_iter().all(|(_, verdict)| verdict.is_ok());
     let shown = state.rules.show(requester, profile, name.as_str());
-    (passes && shown).then(|| Permit { action: Action::Explain, profile: profile.clone(), names: vec![name] })
+    (passes && shown).then(|| Permit {
+        action: Action::Explain,
+        profile: profile.clone(),
+        names: vec![name],
+        grant: None,
+    })
 }
 
 fn judge(gates: &[(Gate, Check)], attempt: &Attempt, state: &AccessState<'_>) -> Result<(), Refusal> {
@@ -142,9 +158,9 @@ fn refuse(gate: Gate, denial: SecretsDenial) -> Refusal {
 }
 
 /// A requester who was denied for who it is or what it wants is slowed down until it is allowed something again.
-fn note_for_the_rate(judged: &Result<(), Refusal>, attempt: &Attempt, state: &AccessState<'_>) {
+fn note_for_the_rate<T>(judged: &Result<T, Refusal>, attempt: &Attempt, state: &AccessState<'_>) {
     match judged {
-        Ok(()) => state.rates.note(&attempt.requester, false),
+        Ok(_) => state.rates.note(&attempt.requester, false),
         Err(Refusal { gate: Gate::Identity | Gate::AccessRule, .. }) => {
             state.rates.note(&attempt.requester, true);
         }
@@ -189,7 +205,29 @@ fn rate_limit(attempt: &Attempt, state: &AccessState<'_>) -> Result<(), SecretsD
     state.rates.spend(&attempt.requester, attempt.cost)
 }
 
-/// Gate 5: the rules allow the action, on every name.
+/// What the grants do for a reading that no rule allows and none denies; `None` where they have no say.
+pub(crate) fn standing(attempt: &Attempt, state: &AccessState<'_>) -> Option<Standing> {
+    let Attempt { requester, profile, action, names, .. } = attempt;
+    let ([asked], Action::Get, Role::Enrolled) = (&names[..], action, requester.role()) else { return None };
+    let ruling = state.rules.ruling(requester, profile, *action, (0, &asked.text))?;
+    let undecided = matches!(ruling.rule, Rule::NoTable | Rule::NotListed(_));
+    undecided.then(|| state.grants.look(requester.name(), profile, &asked.text))
+}
+
+/// Takes the use of a grant for a reading that nothing else allows: when every gate has let it pass, since a gate takes
+/// nothing that would have to be given back. Someone else may have taken the last one meanwhile.
+fn take_grant(attempt: &Attempt, state: &AccessState<'_>) -> Result<Option<GrantUse>, Refusal> {
+    if state.grants.are_none() || standing(attempt, state).is_none() {
+        return Ok(None);
+    }
+    let Attempt { requester, profile, names, .. } = attempt;
+    let name = names.first().map_or("", |asked| &asked.text);
+    let taken = state.grants.take(requester.name(), profile, name);
+    let denied = |standing: Standing| standing.denial().unwrap_or(SecretsDenial::Forbidden);
+    taken.map(Some).map_err(|standing| refuse(Gate::AccessRule, denied(standing)))
+}
+
+/// Gate 5: the rules allow the action, on every name, or a grant does that no rule denies.
 fn access_rule(attempt: &Attempt, state: &AccessState<'_>) -> Result<(), SecretsDenial> {
     let Attempt { requester, profile, action, names, .. } = attempt;
     let by_name = |name| state.rules.allow(requester, profile, *action, name);
@@ -199,7 +237,10 @@ fn access_rule(attempt: &Attempt, state: &AccessState<'_>) -> Result<(), Secrets
     } else {
         places.all(by_name)
     };
-    if allowed { Ok(()) } else { Err(SecretsDenial::Forbidden) }
+    match allowed {
+        true => Ok(()),
+        false => standing(attempt, state).unwrap_or(Standing::None).denial().map_or(Ok(()), Err),
+    }
 }
 
 /// Gate 5.5: every name is a name.
@@ -283,6 +324,7 @@ mod tests {
             profile: world.profile,
             rules: &rules,
             rates: &rates,
+            grants: &Grants::default(),
         };
         let outcome = match authorize(attempt, &state) {
             Ok(permit) => {
@@ -369,6 +411,7 @@ mod tests {
             profile: ProfileStatus::Unlocked,
             rules: &rules,
             rates: &rates,
+            grants: &Grants::default(),
         };
         let refusal = judge(&gates, &attempt(None, Action::Get, "a"), &state).unwrap_err();
         assert_eq!((refusal.gate, RUN.get()), (Gate::Identity, 2));
@@ -384,6 +427,7 @@ mod tests {
             profile: ProfileStatus::Unlocked,
             rules: &rules,
             rates: &rates,
+            grants: &Grants::default(),
         };
         let permit = authorize(&attempt(None, Action::Get, "a"), &state).unwrap();
         assert_eq!(permit.profile(), &profile());
@@ -412,6 +456,7 @@ mod tests {
                 profile: world.profile,
                 rules: &rules,
                 rates: &rates,
+                grants: &Grants::default(),
             };
             let _ = authorize(&attempt(who, Action::Get, name), &state);
             rates.noted.into_inner().unwrap()

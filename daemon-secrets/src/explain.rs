@@ -8,7 +8,8 @@ use core_types::protocol::secrets::{Gate, SecretsDenial};
 
 use crate::acl::{AccessRules, Action, Requester, Role};
 use crate::attempt::identified;
-use crate::crud::{AccessState, AskedName, Attempt, Refusal, look_through, may_be_told};
+use crate::crud::{AccessState, AskedName, Attempt, Refusal, look_through, may_be_told, standing};
+use crate::grants::Standing;
 use crate::neighbours::Neighbours;
 use crate::rate_limit::Cost;
 use crate::record::{About, conclude};
@@ -30,7 +31,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             let mut explanation = judged(&attempt(call, about), call, &state);
             self.ask_the_vault(call, &asker, &state, &mut explanation).await;
             if asker.role() != Role::Cli {
-                withhold_pattern(&mut explanation);
+                withhold_patterns(&mut explanation);
             }
             Ok(explanation)
         };
@@ -118,6 +119,7 @@ fn judged(attempt: &Attempt, call: &Explain, state: &AccessState<'_>) -> Explana
         requester: attempt.requester.name().to_owned(),
         gates: gates.collect(),
         rule: ruling.map(|ruling| ruling.cited()),
+        grant: standing(attempt, state).and_then(Standing::grant).and_then(|id| state.grants.entry(id)),
         decision,
     }
 }
@@ -127,7 +129,8 @@ fn shown(attempt: &Attempt, call: &Explain, rules: &AccessRules) -> bool {
 }
 
 /// A pattern tells of names that its reader may not know.
-fn withhold_pattern(explanation: &mut Explanation) {
+fn withhold_patterns(explanation: &mut Explanation) {
+    explanation.grant = None;
     if let Some(rule) = &mut explanation.rule {
         rule.pattern = None;
     }
@@ -139,6 +142,8 @@ mod tests {
     use crate::access_table::policies;
     use crate::acl::tests::sender;
     use crate::crud::{ProfileStatus, authorize};
+    use crate::grants::tests::{grants, make};
+    use crate::grants::{GrantUse, Grants};
     use crate::operations::{one, several};
     use crate::rate_limit::{RateLimits, Rates};
     use crate::service::tests::{World, cli, profile};
@@ -203,6 +208,20 @@ mod tests {
         sender(Some(LAUNCHER))
     }
 
+    /// Grants to `backup`: each for a pattern, of so much time left, so many uses, and used so often.
+    fn granted_some(granted: &[(String, u64, Option<u64>, usize)]) -> Grants {
+        let (grants, clock) = grants();
+        for (pattern, seconds_left, uses, used) in granted {
+            make(&grants, pattern, seconds_left + 1, *uses);
+            for _ in 0..*used {
+                let name = pattern.replace('*', "a");
+                grants.take("backup", &profile("work"), &name).into_iter().for_each(GrantUse::spend);
+            }
+        }
+        clock.advance(1);
+        grants
+    }
+
     proptest! {
         #[test]
         fn the_decision_is_that_of_the_gates_and_takes_nothing(
@@ -221,18 +240,22 @@ mod tests {
             ]),
             spent in 0_u32..3,
             denied: bool,
+            granted in prop::collection::vec(("[ab]\\*|\\*|[ab]{1,2}", 0_u64..3, prop::option::of(1_u64..3), 0_usize..3), 0..3),
         ) {
             // Nobody but the user has programs run: the launcher denies it to others by itself.
             prop_assume!(operation != AccessOperation::Run || [CLI, LAUNCHER].contains(&who));
             let rules = AccessRules::new(&Config::parse(&config).unwrap().access);
             let real = real(who, operation, &name);
             let rates = buckets(&real.requester, spent, denied);
-            let state = AccessState { any_unlocked, profile: status, rules: &rules, rates: &rates };
+            let grants = granted_some(&granted);
+            let before = grants.list();
+            let state = AccessState { any_unlocked, profile: status, rules: &rules, rates: &rates, grants: &grants };
             let call = call(&name, Some(who), operation);
             let explain = || judged(&attempt(&call, Requester::known_as(call.requester.as_ref().unwrap())), &call, &state);
             let explained = explain();
             prop_assert_eq!(explain(), explained.clone(), "asking changes nothing");
             prop_assert_eq!(rates.touched.load(Ordering::Relaxed), 0, "no token is spent, nobody is slowed down");
+            prop_assert_eq!(grants.list(), before, "no use is taken");
             let decided = match authorize(&real, &state) {
                 Err(refusal) => Decision::Denied(refusal.gate),
                 Ok(_) if operation == AccessOperation::List

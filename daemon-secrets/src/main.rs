@@ -10,6 +10,8 @@ mod crud;
 mod explain;
 mod factors;
 mod fields;
+mod granting;
+mod grants;
 mod history;
 mod log_keys;
 mod neighbours;

@@ -4,6 +4,7 @@
 use core_daemon::Room;
 use core_secrets::sqlcipher::Attributes;
 use core_types::WireSecret;
+use core_types::grant::GrantRecord;
 use core_types::header::Sender;
 use core_types::limits::{BODY_BYTES_MAX, SELECTION_MAX, VALUE_BYTES_MAX};
 use core_types::name::{ProfileName, SecretName};
@@ -14,6 +15,7 @@ use core_types::protocol::secrets::{
 use crate::acl::{AccessRules, Action, Requester};
 use crate::crud::{AccessState, AskedName, Attempt, Permit, Refusal, authorize};
 use crate::fields::{Fields, OVERHEAD};
+use crate::grants::GrantUse;
 use crate::neighbours::Neighbours;
 use crate::rate_limit::Cost;
 use crate::record::{About, conclude, unwritable};
@@ -50,6 +52,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             profile: self.vaults.status(profile),
             rules,
             rates: self.rates.as_ref(),
+            grants: &self.grants,
         }
     }
 
@@ -62,14 +65,26 @@ impl<N: Neighbours> SecretsDaemon<N> {
     /// Reads one secret.
     pub(crate) async fn get(&self, call: &Get, sender: &Sender) -> Result<WireSecret, SecretsDenial> {
         let attempt = one(Action::Get, &call.profile, &call.name, sender);
+        // Given back when it is dropped, unless the value leaves.
+        let mut granted = None;
         let result = async {
-            let permit = self.authorize(&attempt).await?;
+            let mut permit = self.authorize(&attempt).await?;
+            granted = permit.take_grant();
+            if granted.is_some() && call.version.is_some() {
+                // What was replaced is not what was granted.
+                return Err(Refusal { gate: Gate::AccessRule, denial: SecretsDenial::Forbidden });
+            }
             let value = self.vaults.get(&permit, call.version).await.map_err(Refusal::by_vault)?;
             let fields = Fields::of(&self.vaults, &permit).map_err(Refusal::by_vault)?;
             let name = permit.name_for(Action::Get).map_err(Refusal::by_vault)?;
             fields.outgoing(name, &value).map_err(Refusal::by_vault)
         };
-        conclude(&self.neighbours, about(&attempt, sender, [&call.name]), result.await).await
+        let result = result.await;
+        let grant = granted.as_ref().map(|taken| GrantRecord { id: taken.id(), bounds: None });
+        let about = about(&attempt, sender, [&call.name]).through(grant);
+        let value = conclude(&self.neighbours, about, result).await?;
+        granted.into_iter().for_each(GrantUse::spend);
+        Ok(value)
     }
 
     /// Stores one secret.

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use core_daemon::{NotDurable, Room};
 use core_types::ProfileName;
+use core_types::grant::GrantRecord;
 use core_types::header::Sender;
 use core_types::limits::SECRET_NAME_BYTES_MAX;
 use core_types::name::SECRETS;
@@ -26,6 +27,8 @@ pub(crate) struct About<'a> {
     pub(crate) vaults: Option<&'a Vaults>,
     /// Why the profile was locked, if it was.
     pub(crate) cause: Option<LockCause>,
+    /// The grant that was made or taken back, or that let the requester through.
+    pub(crate) grant: Option<GrantRecord>,
     /// The room that was kept for the record of a change.
     pub(crate) room: Room,
 }
@@ -33,8 +36,8 @@ pub(crate) struct About<'a> {
 impl<'a> About<'a> {
     /// What is about no secret in particular.
     pub(crate) fn of(action: Action, profile: Option<&'a ProfileName>, sender: &'a Sender) -> Self {
-        let (subjects, vaults, cause, room) = (Vec::new(), None, None, Room::none());
-        Self { action, profile, sender, subjects, vaults, cause, room }
+        let (subjects, vaults, cause, grant, room) = (Vec::new(), None, None, None, Room::none());
+        Self { action, profile, sender, subjects, vaults, cause, grant, room }
     }
 
     /// The same of something that changes, locks or unlocks the vault: its record says in which state it is then.
@@ -45,6 +48,11 @@ impl<'a> About<'a> {
     /// The same with the room that was kept for its record before the change was made.
     pub(crate) fn holding(self, room: Room) -> Self {
         Self { room, ..self }
+    }
+
+    /// The same with the grant that it is about, or rests on.
+    pub(crate) fn through(self, grant: Option<GrantRecord>) -> Self {
+        Self { grant, ..self }
     }
 
     /// The same of a lock, with its reason.
@@ -78,13 +86,24 @@ pub(crate) async fn conclude<T>(
     };
     let requester = Requester::from(about.sender);
     let entry = SecretOperationAudit::new(unix_ms_now(), operation, requester, outcome);
-    let entry = SecretOperationAudit { generation, cause, ..entry };
+    let grant = about.grant.or_else(|| ended_grant(&result));
+    let entry = SecretOperationAudit { generation, cause, grant, ..entry };
     let entries = subjects.into_iter().map(|subject| entry.clone().about(about.profile.cloned(), subject));
     if let Err(error) = neighbours.record(entries.collect(), about.room).await {
         tracing::error!(requester = about.sender.requester(), ?operation, "an attempt could not be recorded");
         return Err(unwritable(about.profile, error));
     }
     result.map_err(|refusal| refusal.denial)
+}
+
+/// The grant that a denial is about.
+fn ended_grant<T>(result: &Result<T, Refusal>) -> Option<GrantRecord> {
+    match result.as_ref().err()?.denial {
+        SecretsDenial::GrantExpired(id) | SecretsDenial::GrantUsedUp(id) => {
+            Some(GrantRecord { id, bounds: None })
+        }
+        _ => None,
+    }
 }
 
 /// The denial of what could not be recorded as the profile's mode asks for.
@@ -149,6 +168,12 @@ fn kind(denial: &SecretsDenial) -> &'static str {
         SecretsDenial::RateLimited { .. } => "rate limited",
         SecretsDenial::BatchOverBurst { .. } => "batch over burst",
         SecretsDenial::Forbidden => "forbidden",
+        SecretsDenial::GrantExpired(_) => "grant expired",
+        SecretsDenial::GrantUsedUp(_) => "grant used up",
+        SecretsDenial::NoSuchGrant(_) => "no such grant",
+        SecretsDenial::TooManyGrants => "too many grants",
+        SecretsDenial::NotGrantable(_) => "not grantable",
+        SecretsDenial::GrantBounds => "grant bounds",
         SecretsDenial::InvalidName(_) => "invalid name",
         SecretsDenial::NoSuchSecret(_) => "no such secret",
         SecretsDenial::NoSuchVersion { .. } => "no such version",

@@ -11,6 +11,7 @@ use core_types::paths::Paths;
 use core_types::protocol::secrets::{SecretsRequest, SecretsService};
 use tokio::sync::Mutex as FairMutex;
 
+use crate::grants::Grants;
 use crate::neighbours::{Neighbours, OverTheBus};
 use crate::rate_limit::{RateLimits, Rates};
 use crate::rules::LiveRules;
@@ -23,6 +24,7 @@ pub(crate) struct SecretsDaemon<N> {
     pub(crate) vaults: Arc<Vaults>,
     pub(crate) rules: LiveRules,
     pub(crate) rates: Box<dyn Rates>,
+    pub(crate) grants: Grants,
     pub(crate) neighbours: N,
     /// Cost of deriving keys from passwords: new ones get it, and cheaper ones when they unlock.
     pub(crate) kdf_cost: Argon2Params,
@@ -67,6 +69,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             vaults: Arc::new(Vaults::new(paths, &config)),
             rules: LiveRules::new(paths, &config),
             rates: Box::new(RateLimits::new(&config)),
+            grants: Grants::default(),
             neighbours,
             kdf_cost,
             derivation: FairMutex::default(),
@@ -112,6 +115,9 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::AcceptRollback(call) => answer(&call, self.accept_rollback(&call, sender).await),
             SecretsRequest::Rules(call) => answer(&call, self.rules_state(sender).await),
             SecretsRequest::Explain(call) => answer(&call, self.explain(&call, sender).await),
+            SecretsRequest::Grant(call) => answer(&call, self.grant(&call, sender).await),
+            SecretsRequest::Grants(call) => answer(&call, self.list_grants(sender).await),
+            SecretsRequest::RevokeGrant(call) => answer(&call, self.revoke_grant(&call, sender).await),
             SecretsRequest::AuditKey(call) => answer(&call, self.audit_key(&call, sender).await),
             SecretsRequest::AuditAnchor(call) => answer(&call, self.audit_anchor(&call, sender).await),
             SecretsRequest::Protection(call) => answer(&call, self.protection(sender).await),

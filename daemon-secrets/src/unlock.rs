@@ -193,6 +193,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
             self.anchor_before_lock(profile).await;
         }
         let locked = self.vaults.lock(profile).await;
+        self.grants.forget(profile);
         if locked {
             tracing::info!(%profile, "locked");
             self.neighbours.publish(ProfileChanged { profile: profile.clone(), unlocked: false });

@@ -633,6 +633,7 @@ mod tests {
     use crate::acl::AccessRules;
     use crate::acl::tests::requester;
     use crate::crud::{AccessState, AskedName, Attempt, authorize};
+    use crate::grants::Grants;
     use crate::rate_limit::{Cost, RateLimits};
     use crate::service::tests::{World, profile};
 
@@ -651,6 +652,7 @@ mod tests {
             profile: status,
             rules: &rules,
             rates: &rates,
+            grants: &Grants::default(),
         };
         authorize(&attempt, &state).unwrap()
     }

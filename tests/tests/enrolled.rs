@@ -10,14 +10,16 @@ use std::process::{Child, ChildStdout, Stdio};
 use core_ipc::blocking::Client;
 use core_ipc::wire::Identity;
 use core_ipc::{CallError, CallOptions, key_file};
+use core_types::pattern::Pattern;
 use core_types::protocol::Topic;
 use core_types::protocol::bus::{Announce, BusDenial, Enroll, Enrolled, Revoke, Subscribe};
+use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, RevokeGrant};
 use core_types::protocol::launcher::{LauncherDenial, Run};
 use core_types::protocol::secrets::{
     Delete, Get, GetBatch, History, List, Lock, Move, Purge, Restore, SecretsDenial, Selection, Set,
 };
 use core_types::{ProfileName, WireSecret};
-use tests::system::call;
+use tests::system::{call, wait_for};
 use tests::{PATIENCE, Spec, System, programs};
 
 const RULES: &str = "[profiles.work.access.backup]\nget = ['db/*']\nlist = ['*']\ndeny = ['db/root*']\n";
@@ -219,13 +221,39 @@ fn the_enrolled_rows_of_the_access_table() {
                 "elsewhere" => drop(call(&mut system.client(), &Lock { profile: Some(work()) })),
                 _ => {}
             }
+            grant(&system, &mut client, state);
             system.write_config(&config(state));
             let found = cell(&mut client, &profile.parse().unwrap(), column);
             assert_eq!(found, *expected, "{state} {column}");
             cells += 1;
         }
     }
-    assert_eq!(cells, 14 * 9, "rows are missing");
+    assert_eq!(cells, (14 + 4) * 9, "rows are missing");
+}
+
+/// The grants of a state, and no others.
+fn grant(system: &System, client: &mut Client, state: &str) {
+    let mut owner = system.client();
+    for GrantEntry { id, .. } in call(&mut owner, &Grants {}) {
+        call(&mut owner, &RevokeGrant { id });
+    }
+    let (seconds, uses) = match state {
+        "granted" | "vetoed" => (600, None),
+        "expired" => (1, None),
+        "used-up" => (600, Some(1)),
+        _ => return,
+    };
+    let (pattern, to) = (Pattern::parse("a*").unwrap(), "backup".parse().unwrap());
+    call(&mut owner, &Grant { profile: work(), pattern, to, seconds, uses });
+    match state {
+        "expired" => {
+            let mut has_expired =
+                || call(&mut owner, &Grants {}).iter().any(|grant| grant.state == GrantState::Expired);
+            wait_for("the grant expires", || has_expired().then_some(()));
+        }
+        "used-up" => drop(call(client, &get("a1"))),
+        _ => {}
+    }
 }
 
 /// The profiles unlocked, no rules, `a1` with two versions, no `a2`.
@@ -258,6 +286,8 @@ fn config(state: &str) -> String {
     };
     let table = match state {
         "locked" | "elsewhere" | "missing" | "no-table" => return String::new(),
+        "granted" | "expired" | "used-up" => return String::new(),
+        "vetoed" => "deny = ['a*']\n".to_owned(),
         "empty" => String::new(),
         "all" => every("a*", "none"),
         "others" => every("b*", "none"),
@@ -318,6 +348,8 @@ fn word(result: Result<(), CallError<SecretsDenial>>) -> &'static str {
             SecretsDenial::NoSuchProfile(_) => "missing",
             SecretsDenial::Identity { .. } => "identity",
             SecretsDenial::Forbidden => "forbidden",
+            SecretsDenial::GrantExpired(_) => "expired",
+            SecretsDenial::GrantUsedUp(_) => "used-up",
             _ => "something else",
         },
         Err(_) => "something else",

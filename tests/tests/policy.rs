@@ -1,5 +1,5 @@
-//! What the owner of secrets is told of the policy and adds to it: `pds explain` and `pds config check`,
-//! through the real command line and by an enrolled daemon.
+//! What the owner of secrets is told of the policy and adds to it: `pds explain`, `pds config check` and
+//! bounded grants, through the real command line and by an enrolled daemon.
 // Functions beside the tests report by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,10 +9,14 @@ use core_ipc::blocking::Client;
 use core_ipc::{CallError, CallOptions, key_file};
 use core_types::ProfileName;
 use core_types::access::AccessOperation;
+use core_types::grant::GrantId;
+use core_types::pattern::Pattern;
+use core_types::protocol::Call;
 use core_types::protocol::explanation::{Decision, Explain, Verdict};
-use core_types::protocol::secrets::{Gate, Get, SecretsDenial};
+use core_types::protocol::grants::{Grant, GrantState, Grants, RevokeGrant};
+use core_types::protocol::secrets::{Gate, Get, SecretsDenial, SecretsService};
 use serde_json::Value;
-use tests::system::call;
+use tests::system::{call, wait_for};
 use tests::{PATIENCE, Spec, System};
 
 const RULES: &str = "[profiles.work.access.backup]\nget = ['db/*']\nlist = ['*']\ndeny = ['db/root*']\n";
@@ -202,4 +206,154 @@ fn the_daemons_pass_over_tests_whatever_stands_in_them() {
         assert_eq!((&status["rules"]["problem"], &status["rules"]["patterns"]), (&Value::Null, &3.into()));
     }
     checked(&system, &[], 1);
+}
+
+fn granted(system: &System, arguments: &[&str]) -> Value {
+    system.pds(["-p", "work", "--json", "grant"].iter().chain(arguments)).run().done().json()
+}
+
+fn denied(client: &mut Client, name: &str) -> SecretsDenial {
+    match client.call(&get(name), CallOptions::default()) {
+        Err(CallError::Denied(denial)) => denial,
+        Err(other) => panic!("failed otherwise: {other:?}"),
+        Ok(_) => panic!("it was allowed"),
+    }
+}
+
+fn id(grant: &Value) -> GrantId {
+    grant["id"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_grant_lets_an_enrolled_daemon_read_until_it_ends_and_is_in_the_log() {
+    let system = system();
+    let mut client = backup(&system);
+    assert_eq!(denied(&mut client, "db/root"), SecretsDenial::Forbidden);
+    let grant = granted(&system, &["db/*", "--to", "backup"]);
+    assert_eq!((&grant["seconds_left"], &grant["uses"]), (&600.into(), &Value::Null), "the safe default");
+    assert_eq!(call(&mut client, &get("db/root")).expose(), b"policy-canary-2");
+    assert_eq!(denied(&mut client, "other"), SecretsDenial::Forbidden);
+    let told = explained(&system, &["db/root", "--as", "backup"]);
+    assert_eq!((&told["decision"], &told["grant"]["id"]), (&"allowed".into(), &grant["id"]), "{told}");
+    let listed = system.pds(["grants", "--json"]).run().done().json();
+    assert_eq!(listed["grants"].as_array().unwrap().len(), 1);
+    let text = system.pds(["grants"]).run().done().text();
+    assert!(text.contains("backup may get 'db/*' of profile 'work': for "), "{text}");
+    system.pds(["revoke-grant", grant["id"].as_str().unwrap()]).run().done();
+    assert_eq!(denied(&mut client, "db/root"), SecretsDenial::Forbidden);
+    system.pds(["revoke-grant", grant["id"].as_str().unwrap()]).run().exits(4);
+
+    let once = granted(&system, &["other", "--to", "backup", "--uses", "1", "--for", "1h"]);
+    call(&mut client, &get("other"));
+    assert_eq!(denied(&mut client, "other"), SecretsDenial::GrantUsedUp(id(&once)));
+    let told = explained(&system, &["other", "--as", "backup"]);
+    assert_eq!(
+        (&told["gate"], &told["grant"]["state"]),
+        (&"access-rule".into(), &"used-up".into()),
+        "{told}"
+    );
+    let brief = granted(&system, &["db/password", "--to", "backup", "--for", "1s"]);
+    let mut owner = system.client();
+    let mut has_expired =
+        || call(&mut owner, &Grants {}).iter().any(|grant| grant.state == GrantState::Expired);
+    wait_for("the grant expires", || has_expired().then_some(()));
+    assert_eq!(denied(&mut client, "db/password"), SecretsDenial::GrantExpired(id(&brief)));
+
+    let entries = system.audit(50);
+    let of = |operation: &str, grant: &Value| {
+        let matching = entries
+            .iter()
+            .filter(|entry| entry["operation"] == operation && entry["grant"]["id"] == grant["id"]);
+        matching.map(|entry| entry["outcome"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("grant", &grant), ["done"]);
+    assert_eq!(of("get", &grant), ["done"]);
+    assert_eq!(of("revoke-grant", &grant), ["done", "failed"], "there was none any more");
+    assert_eq!(of("get", &once), ["done", "denied"]);
+    assert_eq!(of("get", &brief), ["denied"]);
+    let made = entries.iter().find(|entry| entry["operation"] == "grant").unwrap();
+    assert_eq!(
+        (&made["subject"], &made["grant"]["to"], &made["grant"]["seconds"]),
+        (&"db/*".into(), &"backup".into(), &600.into())
+    );
+}
+
+#[test]
+fn only_the_user_grants_and_a_rule_that_denies_a_lock_and_a_restart_end_it() {
+    let system = system();
+    let mut client = backup(&system);
+    let grant = granted(&system, &["db/root", "--to", "backup"]);
+    let (profile, pattern, to) = (work(), Pattern::parse("other").unwrap(), "backup".parse().unwrap());
+    let own = Grant { profile, pattern, to, seconds: 600, uses: None };
+    let identity = SecretsDenial::Identity { requester: "backup".to_owned() };
+    assert_eq!(refused(&mut client, &own), identity);
+    assert_eq!(refused(&mut client, &Grants {}), identity);
+    assert_eq!(refused(&mut client, &RevokeGrant { id: id(&grant) }), identity);
+    for to in ["cli", "daemon-launcher", "daemon-secrets"] {
+        system.pds(["-p", "work", "grant", "other", "--to", to]).run().exits(2);
+    }
+    system.pds(["-p", "nowhere", "grant", "other", "--to", "backup"]).run().exits(4);
+
+    system.write_config(RULES);
+    assert_eq!(denied(&mut client, "db/root"), SecretsDenial::Forbidden, "deny wins");
+    let noted = system.pds(["-p", "work", "grant", "db/root", "--to", "backup"]).run().done();
+    let noted = String::from_utf8(noted.stderr).unwrap();
+    assert!(noted.contains("a rule that denies wins") && noted.contains("deny = \"db/root*\""), "{noted}");
+    let noted = system.pds(["-p", "work", "grant", "no/such", "--to", "bakcup"]).run().done();
+    assert!(String::from_utf8(noted.stderr).unwrap().contains("no daemon is enrolled as 'bakcup'"));
+    system.write_config("");
+    call(&mut client, &get("db/root"));
+
+    system.pds(["lock"]).run().done();
+    system.pds(["-p", "work", "grant", "other", "--to", "backup"]).run().exits(3);
+    let unlock = || drop(system.pds(["-p", "work", "unlock"]).password().run().done());
+    unlock();
+    assert_eq!(denied(&mut client, "db/root"), SecretsDenial::Forbidden, "it ended with the lock");
+    granted(&system, &["db/root", "--to", "backup"]);
+    call(&mut client, &get("db/root"));
+    let old = system.kill(core_types::name::SECRETS);
+    system.wait_until_back(core_types::name::SECRETS, old);
+    unlock();
+    assert_eq!(denied(&mut client, "db/root"), SecretsDenial::Forbidden, "nothing of it is on the disk");
+}
+
+fn refused<C: Call<Service = SecretsService>>(client: &mut Client, call: &C) -> SecretsDenial {
+    match client.call(call, CallOptions::default()) {
+        Err(CallError::Denied(denial)) => denial,
+        Err(other) => panic!("failed otherwise: {other:?}"),
+        Ok(_) => panic!("it was allowed"),
+    }
+}
+
+/// Eight connections ask for more than the grant is for, all at once.
+#[test]
+fn of_n_uses_n_values_are_delivered_however_many_ask_at_once() {
+    const USES: usize = 25;
+    let system = system();
+    let grant = granted(&system, &["other", "--to", "backup", "--uses", &USES.to_string()]);
+    let start = std::sync::Barrier::new(8);
+    let had: usize = std::thread::scope(|scope| {
+        let threads = (0..8).map(|_| {
+            scope.spawn(|| {
+                let mut client = backup(&system);
+                start.wait();
+                let mut get = |_: &u32| match client.call(&get("other"), CallOptions::default()) {
+                    Ok(value) => value.expose() == b"policy-canary-3",
+                    Err(CallError::Denied(denial)) => {
+                        assert_eq!(denial, SecretsDenial::GrantUsedUp(id(&grant)));
+                        false
+                    }
+                    Err(other) => panic!("failed otherwise: {other:?}"),
+                };
+                (0..10_u32).filter(|number| get(number)).count()
+            })
+        });
+        threads.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(had, USES);
+    let entries = system.audit(200);
+    let done = entries.iter().filter(|entry| {
+        entry["operation"] == "get" && entry["outcome"] == "done" && entry["grant"]["id"] == grant["id"]
+    });
+    assert_eq!(done.count(), USES);
 }

@@ -6,6 +6,7 @@ use core_types::protocol::secrets::Gate;
 use core_types::rule_book::{CitedRule, RuleKey};
 use serde::Serialize;
 
+use super::grant;
 use crate::args::ExplainOptions;
 use crate::error::Failure;
 use crate::output::shown;
@@ -24,6 +25,7 @@ struct Shown<'a> {
     gate: Option<&'static str>,
     gates: Vec<ShownGate>,
     rule: Option<ShownRule<'a>>,
+    grant: Option<grant::Shown>,
 }
 
 /// A gate of `pds explain --json`.
@@ -67,6 +69,9 @@ pub(super) fn run(session: &mut Session, options: &ExplainOptions) -> Result<(),
             let file = session.paths.config_file();
             let told = shown(&rule.told(call.profile.as_str()));
             session.output.line(format_args!("{:<20}{told} ({})", "", shown(&file.to_string_lossy())))?;
+            if let Some(grant) = &explanation.grant {
+                session.output.line(format_args!("{:<20}grant {}", "", grant::told(grant)))?;
+            }
         }
     }
     let sentence = sentence(&call, &explanation);
@@ -134,6 +139,7 @@ fn shown_whole<'a>(session: &Session, call: &'a Explain, explanation: &'a Explan
         gate,
         gates: gates.collect(),
         rule,
+        grant: explanation.grant.as_ref().map(grant::shown),
     }
 }
 

@@ -9,6 +9,7 @@ mod enroll;
 mod explain;
 mod factor;
 mod get;
+mod grant;
 mod history;
 mod init;
 mod list;
@@ -85,6 +86,9 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Enrolled => enroll::list(session),
         Command::Revoke(options) => enroll::revoke(session, &options.name),
         Command::Config(ConfigCommand::Check { file }) => config::run(session, file.as_deref()),
+        Command::Grant(options) => grant::grant(session, options),
+        Command::Grants => grant::list(session),
+        Command::RevokeGrant(options) => grant::revoke(session, options.id),
         Command::Explain(options) => explain::run(session, options),
         Command::Profile(ProfileCommand::List) => profile::list(session),
         Command::Audit(AuditCommand::Tail { count, follow }) => audit::tail(session, *count, *follow),

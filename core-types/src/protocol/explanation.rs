@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::grants::GrantEntry;
 use super::secrets::{Gate, SecretsDenial};
 use crate::access::AccessOperation;
 use crate::name::{DaemonName, ProfileName};
@@ -63,6 +64,8 @@ pub struct Explanation {
     pub gates: Vec<GateVerdict>,
     /// The rule that decides at the rules' gate; of its pattern only the user is told.
     pub rule: Option<CitedRule>,
+    /// The grant that would let the attempt through, or that has ended and would have.
+    pub grant: Option<GrantEntry>,
     /// What would come of it.
     pub decision: Decision,
 }

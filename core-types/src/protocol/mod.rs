@@ -6,6 +6,7 @@
 
 pub mod bus;
 pub mod explanation;
+pub mod grants;
 pub mod launcher;
 pub mod profile;
 pub mod secrets;

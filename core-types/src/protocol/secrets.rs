@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::explanation::{Explain, Explanation};
+use super::grants::{Grant, GrantEntry, Grants, RevokeGrant};
 use super::profile::AuditPoint;
 use super::service;
 use crate::factor::AGENT_NONCE_BYTES;
 pub use crate::factor::{FactorKind, FactorLabel, FactorPolicy, UnsupportedKey};
-use crate::name::{NameError, ProfileName, SECRETS, SecretName};
+use crate::grant::GrantId;
+use crate::name::{DaemonName, NameError, ProfileName, SECRETS, SecretName};
 use crate::note::Note;
 use crate::pattern::Pattern;
 use crate::wire_secret::WireSecret;
@@ -619,6 +621,28 @@ pub enum SecretsDenial {
         /// Why not, in words that hold no secret.
         reason: String,
     },
+    /// Only a grant allowed it, and its time is over.
+    #[error("grant {0} has expired")]
+    GrantExpired(GrantId),
+    /// Only a grant allowed it, and it is used up.
+    #[error("grant {0} is used up")]
+    GrantUsedUp(GrantId),
+    /// There is no such grant.
+    #[error("there is no grant {0}")]
+    NoSuchGrant(GrantId),
+    /// There are as many grants as there can be.
+    #[error("there are {} grants already", crate::limits::GRANTS_MAX)]
+    TooManyGrants,
+    /// A grant for one of pds's own, who need none or can have none.
+    #[error("'{0}' is not an enrolled daemon, and only those are granted anything")]
+    NotGrantable(DaemonName),
+    /// A grant for longer or for more than can be.
+    #[error(
+        "a grant holds for 1 second to {} days and 1 to {} uses",
+        crate::limits::GRANT_SECONDS_MAX / 86_400,
+        crate::limits::GRANT_USES_MAX
+    )]
+    GrantBounds,
 }
 
 /// Asks for the key that the values of an unlocked profile are encrypted with on the bus: only with the build feature
@@ -784,6 +808,9 @@ service! {
         50 AuditKey -> AuditKeys,
         51 AuditAnchor -> (),
         36 Explain -> Explanation,
+        37 Grant -> GrantEntry,
+        38 Grants -> Vec<GrantEntry>,
+        39 RevokeGrant -> GrantEntry,
         #[cfg(feature = "ipc-field-encryption")]
         32 FieldKey -> WireSecret,
     }
