@@ -284,8 +284,7 @@ impl Audit {
 
     /// Where the log ends.
     pub(crate) fn head(&self) -> AuditPoint {
-        let End { next, link } = self.known().end;
-        AuditPoint { sequence: next - 1, link: *link.as_bytes() }
+        self.known().end.point()
     }
 
     /// Where the log stands, and whether it can be written.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use core_crypto::hash_chain::Link;
 use core_crypto::log_key::LogKey;
 use core_types::ProfileName;
-use core_types::protocol::profile::{AuditFault, AuditReport, Unproved};
+use core_types::protocol::profile::{AuditFault, AuditPoint, AuditReport, Unproved};
 
 use super::line::{Head, Torn, is_proved};
 
@@ -28,6 +28,11 @@ pub(crate) struct End {
 impl End {
     /// The end of a log without entries.
     pub(crate) const EMPTY: Self = Self { next: 1, link: Link::GENESIS };
+
+    /// The last entry, and all before it.
+    pub(crate) fn point(self) -> AuditPoint {
+        AuditPoint { sequence: self.next - 1, link: *self.link.as_bytes() }
+    }
 }
 
 /// The keys that can be made again, by the number of the entry that each begins after.

@@ -3,6 +3,9 @@
 //!
 //! It is overwritten in place with each write of entries, after them. So it is never ahead of the log that it belongs to,
 //! and a full disk has room for it.
+//!
+//! Before the entry is written with which the key of a vault is taken up, it holds that key too: a kill right after that
+//! entry must not leave a log that goes on with the key before.
 
 use std::fs::File;
 use std::io;
@@ -23,7 +26,8 @@ const LINK_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
 const CHECK_BYTES: usize = 16;
 const BODY_BYTES: usize = NEXT_BYTES + LINK_BYTES + KEY_BYTES;
-const BYTES: usize = BODY_BYTES + CHECK_BYTES;
+const SLOT_BYTES: usize = BODY_BYTES + CHECK_BYTES;
+const BYTES: usize = 2 * SLOT_BYTES;
 
 /// What the file held.
 pub(crate) enum Stored {
@@ -31,8 +35,9 @@ pub(crate) enum Stored {
     Missing,
     /// It was not what was written.
     Damaged,
-    /// Where the log ended, and the key of the entry to come.
-    Found(End, LogKey),
+    /// Where the log ended, and the key of the entry to come; and the same for when the entry is written that was about
+    /// to be, if another key is taken up with it.
+    Found(End, LogKey, Option<(End, LogKey)>),
 }
 
 /// The file, open.
@@ -51,7 +56,7 @@ impl KeyFile {
         let Some(bytes) = private_fs::read_limited(&path, BYTES)?.map(Zeroizing::new) else {
             return Ok(Stored::Missing);
         };
-        Ok(decode(&bytes).map_or(Stored::Damaged, |(end, key)| Stored::Found(end, key)))
+        Ok(decode(&bytes).unwrap_or(Stored::Damaged))
     }
 
     /// Opens the file in `folder` to be written, and makes it where it is missing.
@@ -68,14 +73,24 @@ impl KeyFile {
     ///
     /// # Errors
     /// It holds what it held.
-    pub(crate) fn write(&self, end: End, key: &LogKey) -> Result<(), LogError> {
+    pub(crate) fn write(
+        &self,
+        end: End,
+        key: &LogKey,
+        promised: Option<&(End, LogKey)>,
+    ) -> Result<(), LogError> {
+        let mut bytes = Zeroizing::new([0; BYTES]);
+        bytes[..SLOT_BYTES].copy_from_slice(&encode(end, key)[..]);
+        if let Some((end, key)) = promised {
+            bytes[SLOT_BYTES..].copy_from_slice(&encode(*end, key)[..]);
+        }
         let failed = |source: io::Error| LogError::Io { path: self.path.clone(), source };
-        self.file.write_all_at(&encode(end, key)[..], 0).map_err(failed)
+        self.file.write_all_at(&bytes[..], 0).map_err(failed)
     }
 }
 
-fn encode(end: End, key: &LogKey) -> Zeroizing<[u8; BYTES]> {
-    let mut bytes = Zeroizing::new([0; BYTES]);
+fn encode(end: End, key: &LogKey) -> Zeroizing<[u8; SLOT_BYTES]> {
+    let mut bytes = Zeroizing::new([0; SLOT_BYTES]);
     bytes[..NEXT_BYTES].copy_from_slice(&end.next.to_be_bytes());
     bytes[NEXT_BYTES..NEXT_BYTES + LINK_BYTES].copy_from_slice(end.link.as_bytes());
     bytes[NEXT_BYTES + LINK_BYTES..BODY_BYTES].copy_from_slice(key.expose());
@@ -84,7 +99,17 @@ fn encode(end: End, key: &LogKey) -> Zeroizing<[u8; BYTES]> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<(End, LogKey)> {
+fn decode(bytes: &[u8]) -> Option<Stored> {
+    let (kept, promised) = bytes.split_at_checked(SLOT_BYTES)?;
+    let promised = match promised.iter().all(|byte| *byte == 0) {
+        true if promised.is_empty() || promised.len() == SLOT_BYTES => None,
+        _ => Some(decode_slot(promised)?),
+    };
+    let (end, key) = decode_slot(kept)?;
+    Some(Stored::Found(end, key, promised))
+}
+
+fn decode_slot(bytes: &[u8]) -> Option<(End, LogKey)> {
     let (body, check) = bytes.split_at_checked(BODY_BYTES)?;
     if check != check_of(body) {
         return None;
@@ -113,20 +138,30 @@ mod tests {
         assert!(matches!(KeyFile::read(home.path()), Ok(Stored::Missing)));
         let end = End { next: 9, link: Link::GENESIS.next(b"x") };
         let key = LogKey::of(&[3; 32]).unwrap();
-        KeyFile::open(home.path()).unwrap().write(end, &key).unwrap();
-        match KeyFile::read(home.path()).unwrap() {
-            Stored::Found(found, read) => assert_eq!((found, read.expose()), (end, key.expose())),
-            _ => panic!("it is there"),
-        }
-        let path = home.path().join(NAME);
-        let whole = std::fs::read(&path).unwrap();
-        for at in 0..whole.len() {
-            let mut changed = whole.clone();
-            changed[at] ^= 1;
-            std::fs::write(&path, &changed).unwrap();
-            assert!(matches!(KeyFile::read(home.path()), Ok(Stored::Damaged)), "{at}");
-            std::fs::write(&path, &whole[..at]).unwrap();
-            assert!(matches!(KeyFile::read(home.path()), Ok(Stored::Damaged)), "{at}");
+        let next = (End { next: 10, ..end }, LogKey::of(&[4; 32]).unwrap());
+        for promise in [Some(&next), None] {
+            KeyFile::open(home.path()).unwrap().write(end, &key, promise).unwrap();
+            match KeyFile::read(home.path()).unwrap() {
+                Stored::Found(found, read, promised) => {
+                    assert_eq!((found, read.expose()), (end, key.expose()));
+                    let exposed = |(end, key): &(End, LogKey)| (*end, key.expose().to_vec());
+                    assert_eq!(promised.as_ref().map(exposed), promise.map(exposed));
+                }
+                _ => panic!("it is there"),
+            }
+            let path = home.path().join(NAME);
+            let whole = std::fs::read(&path).unwrap();
+            for at in 0..whole.len() {
+                let mut changed = whole.clone();
+                changed[at] ^= 1;
+                std::fs::write(&path, &changed).unwrap();
+                assert!(matches!(KeyFile::read(home.path()), Ok(Stored::Damaged)), "{at}");
+                std::fs::write(&path, &whole[..at]).unwrap();
+                // One slot alone was the whole file once.
+                let is_damaged = matches!(KeyFile::read(home.path()), Ok(Stored::Damaged));
+                assert_eq!(is_damaged, at != SLOT_BYTES, "{at}");
+            }
+            std::fs::write(&path, &whole).unwrap();
         }
     }
 }

@@ -71,6 +71,8 @@ struct Current {
 struct Proving {
     key: LogKey,
     file: KeyFile,
+    /// The key of a vault that is being taken up, and where the log ends with the entry that says so.
+    promised: Option<(End, LogKey)>,
 }
 
 /// The log, as the one who writes it sees it.
@@ -183,14 +185,31 @@ impl Log {
 
     /// Writes down that the entries after this one are proved with a key of a vault, and goes on with that.
     pub(crate) fn begin_stretch(&mut self, mark: &Mark, key: LogKey) -> Appended {
-        let appended = self.append(&[Entry::Own { unix_ms: unix_ms_now(), mark }]);
-        if appended.failure.is_none()
-            && let Some(proving) = &mut self.proving
-        {
-            proving.key = key;
+        let entry = Entry::Own { unix_ms: unix_ms_now(), mark };
+        if let Err(error) = self.promise(&entry, &key) {
+            self.tail = Tail::Unknown;
+            return Appended { written: 0, failure: Some(error) };
+        }
+        let appended = self.append(&[entry]);
+        if let Some(proving) = &mut self.proving {
+            proving.promised = None;
+            if appended.failure.is_none() {
+                proving.key = key;
+            }
             self.keep_key();
         }
         appended
+    }
+
+    /// Keeps the key that follows an entry beside the present one, until the entry is written and the key is taken up.
+    fn promise(&mut self, entry: &Entry<'_>, key: &LogKey) -> Result<(), LogError> {
+        self.prepare().and_then(|()| self.rotate_if_due())?;
+        let Some(proving) = &mut self.proving else { return Err(LogError::Closed) };
+        let End { next, link } = self.end;
+        let link = write_line(&mut Vec::new(), next, link, entry, Some(&proving.key))?;
+        proving.promised = Some((End { next: next + 1, link }, key.clone()));
+        self.keep_key();
+        Ok(())
     }
 
     fn open(&mut self) -> Result<(), LogError> {
@@ -244,13 +263,13 @@ impl Log {
         let resumed = resume(&self.folder, stored, self.end)?;
         let file = KeyFile::open(&self.folder)?;
         self.end = resumed.end;
-        file.write(self.end, &resumed.key)?;
+        file.write(self.end, &resumed.key, None)?;
         private_fs::sync_dir(&self.folder)?;
         if let Some(Mark::Broken { sequence, reason }) = &resumed.found {
             tracing::error!("the audit log is not what was written: entry {sequence}: {reason}");
         }
         self.to_tell = resumed.found;
-        self.proving = Some(Proving { key: resumed.key, file });
+        self.proving = Some(Proving { key: resumed.key, file, promised: None });
         Ok(())
     }
 
@@ -258,7 +277,7 @@ impl Log {
     /// find it.
     fn keep_key(&self) {
         let Some(proving) = &self.proving else { return };
-        if let Err(error) = proving.file.write(self.end, &proving.key) {
+        if let Err(error) = proving.file.write(self.end, &proving.key, proving.promised.as_ref()) {
             tracing::error!("the key of the audit log cannot be kept: {error}");
         }
     }
@@ -372,8 +391,10 @@ pub(crate) fn unix_ms_now() -> u64 {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::sync::Mutex;
     use std::sync::atomic::Ordering::SeqCst;
 
+    use core_types::ProfileName;
     use core_types::name::SECRETS;
     use core_types::protocol::profile::SecretOperationAudit;
     use serde_json::Value;
@@ -382,7 +403,8 @@ mod tests {
     use super::super::chain::{Keys, PIECE_BYTES_MAX};
     use super::super::disk::RealDisk;
     use super::super::disk::small::SmallDisk;
-    use super::super::line::samples;
+    use super::super::key_file::Stored;
+    use super::super::line::{KeyMark, samples};
     use super::super::read;
     use super::*;
 
@@ -502,6 +524,59 @@ mod tests {
         let first = Segment::list(&folder).unwrap().remove(0);
         fs::remove_file(first.path).unwrap();
         assert_eq!(verified().fault.unwrap().sequence, 1, "nothing vouches for this one");
+    }
+
+    /// The disk, and what the file with the key held at each write of entries.
+    struct KeyWitness(PathBuf, Mutex<Vec<Vec<u8>>>);
+
+    impl Disk for KeyWitness {
+        fn write(&self, file: &File, bytes: &[u8]) -> io::Result<usize> {
+            self.1.lock().unwrap().push(fs::read(&self.0).unwrap());
+            RealDisk.write(file, bytes)
+        }
+
+        fn sync(&self, file: &File) -> io::Result<()> {
+            RealDisk.sync(file)
+        }
+    }
+
+    /// A kill strikes between any two of the writes with which the key of a vault is taken up.
+    #[test]
+    fn a_kill_while_a_key_is_taken_up_leaves_a_log_that_its_keys_prove() {
+        let (_home, folder) = folder();
+        let key_file = folder.join("key");
+        let witness = Arc::new(KeyWitness(key_file.clone(), Mutex::default()));
+        let mut first = Log::new(&folder, Arc::clone(&witness) as Arc<dyn Disk>, Rotation::NEVER);
+        assert_eq!(first.record(SECRETS, &record(0, 2)).written, 2);
+        let (before, without) = (first.end(), fs::read(file(&folder)).unwrap());
+        let Ok(Stored::Found(_, mut old, None)) = KeyFile::read(&folder) else { panic!("it is there") };
+        let vault = LogKey::of(&[9; 32]).unwrap();
+        let mark = KeyMark { nonce: "00".repeat(16), id: "00".repeat(8) };
+        let mark = Mark::Key { profile: ProfileName::parse("work").unwrap(), key: mark };
+        assert!(first.begin_stretch(&mark, vault.clone()).failure.is_none());
+        let (after, with) = (first.end(), fs::read(file(&folder)).unwrap());
+        let taken_up = fs::read(&key_file).unwrap();
+        let promised = witness.1.lock().unwrap().pop().unwrap();
+        // After the entry the key before it is led on first.
+        old.advance();
+        KeyFile::open(&folder).unwrap().write(after, &old, Some(&(after, vault.clone()))).unwrap();
+        let led_on = fs::read(&key_file).unwrap();
+        for (content, key) in
+            [(&without, &promised), (&with, &promised), (&with, &led_on), (&with, &taken_up)]
+        {
+            fs::write(file(&folder), content).unwrap();
+            fs::write(&key_file, key).unwrap();
+            let mut log = log(&folder);
+            assert_eq!(log.record(SECRETS, &record(2, 2)).written, 2);
+            let keys = Keys::from([(before.next, vault.clone())]);
+            let report = read::verify(&folder, log.end(), keys).unwrap();
+            assert_eq!(report.fault, None);
+            let unproved: Vec<_> =
+                report.unproved.iter().map(|stretch| (stretch.first, stretch.last)).collect();
+            let whole = log.end().next - 1;
+            assert_eq!(unproved, [(1, if content == &with { before.next } else { whole })]);
+            let Ok(Stored::Found(_, _, None)) = KeyFile::read(&folder) else { panic!("still promised") };
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Where a log goes on after a restart: compares where its key stands with where its files end.
 //!
 //! The key is kept after each write, so it may be behind the files by what a kill let through, and is led on over those
-//! entries, which it has to prove. It is never ahead of them, unless the end of the log was cut off.
+//! entries, which it has to prove. It is never ahead of them, unless the end of the log was cut off. Where the key of a
+//! vault was being taken up, it is that one if the entry that says so was written.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -30,7 +31,10 @@ pub(crate) struct Resumed {
 /// The files cannot be read, or the kernel gives no random bytes.
 pub(crate) fn resume(folder: &Path, stored: Stored, end: End) -> Result<Resumed, LogError> {
     let (kept, key) = match stored {
-        Stored::Found(kept, key) => (kept, key),
+        Stored::Found(kept, key, promised) => match promised {
+            Some((after, promised)) if read::holds(folder, &after.point())? => (after, promised),
+            Some(_) | None => (kept, key),
+        },
         Stored::Missing if end == End::EMPTY => return Ok(Resumed { end, key: new_key()?, found: None }),
         Stored::Missing | Stored::Damaged => {
             let reason =

@@ -88,13 +88,13 @@ impl World {
     }
 
     fn fit_key(&self, lines: &[Vec<u8>]) {
-        let Ok(Stored::Found(_, key)) = KeyFile::read(&self.folder) else { panic!("it is there") };
+        let Ok(Stored::Found(_, key, _)) = KeyFile::read(&self.folder) else { panic!("it is there") };
         let head = lines.last().and_then(|line| Some((line, Head::parse(line)?)));
         let end = head.map_or(End::EMPTY, |(line, head)| End {
             next: head.sequence + 1,
             link: head.previous.next(line),
         });
-        KeyFile::open(&self.folder).unwrap().write(end, &key).unwrap();
+        KeyFile::open(&self.folder).unwrap().write(end, &key, None).unwrap();
     }
 }
 
