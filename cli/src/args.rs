@@ -249,7 +249,7 @@ pub(crate) struct RevokeOptions {
     pub(crate) name: DaemonName,
 }
 
-/// Options of `pds grant`.
+/// Let an enrolled daemon read for some time, or so often, what its rules leave it without.
 ///
 /// A rule that denies wins over a grant. A grant ends at the latest when its profile is locked or `daemon-secrets` ends,
 /// and lets nothing through but `get` of the value that is kept now. A use is spent when the value has left.

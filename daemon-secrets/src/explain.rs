@@ -302,6 +302,13 @@ mod tests {
         let locked = explained(&world, &call("a", None, AccessOperation::Get), None).await;
         assert_eq!(locked.decision, Decision::Denied(Gate::Lock));
         assert_eq!(verdict(&locked, Gate::Vault), &Verdict::NotAsked);
+        let all = explained(&world, &call("/", Some("backup"), AccessOperation::Get), None).await;
+        for gate in [Gate::Lock, Gate::ActiveProfile, Gate::AccessRule, Gate::Name] {
+            assert!(
+                matches!(verdict(&all, gate), Verdict::Denies(_)),
+                "{gate:?} is asked whoever denies before"
+            );
+        }
     }
 
     #[tokio::test]

@@ -218,11 +218,15 @@ mod tests {
     async fn a_grant_that_cannot_be_recorded_does_not_hold_and_one_is_taken_back_in_any_case() {
         let (world, _) = world().await;
         let unwritable = |yes| world.daemon.neighbours.unwritable.store(yes, Ordering::SeqCst);
-        unwritable(true);
-        let made = world.daemon.grant(&call("a", "backup", 10, None), &cli()).await;
-        assert!(matches!(made, Err(SecretsDenial::AuditUnwritable { .. })));
-        unwritable(false);
-        assert_eq!(backup_gets(&world, "a").await, Err(SecretsDenial::Forbidden));
+        let full_at_last = |yes| world.daemon.neighbours.full_at_last.store(yes, Ordering::SeqCst);
+        for fails in [&unwritable as &dyn Fn(bool), &full_at_last] {
+            fails(true);
+            let made = world.daemon.grant(&call("a", "backup", 10, None), &cli()).await;
+            assert!(matches!(made, Err(SecretsDenial::AuditUnwritable { .. })));
+            fails(false);
+            assert_eq!(backup_gets(&world, "a").await, Err(SecretsDenial::Forbidden));
+            assert_eq!(world.daemon.list_grants(&cli()).await, Ok(Vec::new()));
+        }
         let id = make(&world, "a", None).await;
         unwritable(true);
         assert!(world.daemon.revoke_grant(&RevokeGrant { id }, &cli()).await.is_err());

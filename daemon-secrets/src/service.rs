@@ -174,6 +174,8 @@ pub(crate) mod tests {
         pub(crate) most_under_way: AtomicUsize,
         pub(crate) ended: Mutex<Vec<bool>>,
         pub(crate) unwritable: AtomicBool,
+        /// There is room for records, and yet they cannot be written.
+        pub(crate) full_at_last: AtomicBool,
         pub(crate) entries: Mutex<Vec<SecretOperationAudit>>,
         pub(crate) changes: Mutex<Vec<(String, bool)>>,
         pub(crate) hints: AtomicUsize,
@@ -204,7 +206,7 @@ pub(crate) mod tests {
             }
         }
         async fn record(&self, entries: Vec<SecretOperationAudit>, _: Room) -> Result<(), NotDurable> {
-            if self.unwritable.load(Ordering::SeqCst) {
+            if self.unwritable.load(Ordering::SeqCst) || self.full_at_last.load(Ordering::SeqCst) {
                 return Err(NotDurable("full".to_owned()));
             }
             self.entries.lock().unwrap().extend(entries);
