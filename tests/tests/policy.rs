@@ -220,6 +220,15 @@ fn denied(client: &mut Client, name: &str) -> SecretsDenial {
     }
 }
 
+/// The log, when so many of these entries have arrived in it: an answer goes out when its entry is in a file of the daemon
+/// that gave it.
+fn entries_with(system: &System, wanted: impl Fn(&Value) -> bool, count: usize) -> Vec<Value> {
+    wait_for("the entries are in the log", || {
+        let entries = system.audit(200);
+        (entries.iter().filter(|entry| wanted(entry)).count() >= count).then_some(entries)
+    })
+}
+
 fn id(grant: &Value) -> GrantId {
     grant["id"].as_str().unwrap().parse().unwrap()
 }
@@ -259,7 +268,8 @@ fn a_grant_lets_an_enrolled_daemon_read_until_it_ends_and_is_in_the_log() {
     wait_for("the grant expires", || has_expired().then_some(()));
     assert_eq!(denied(&mut client, "db/password"), SecretsDenial::GrantExpired(id(&brief)));
 
-    let entries = system.audit(50);
+    let entries =
+        entries_with(&system, |entry| entry["grant"]["id"] == brief["id"] && entry["operation"] == "get", 1);
     let of = |operation: &str, grant: &Value| {
         let matching = entries
             .iter()
@@ -351,9 +361,8 @@ fn of_n_uses_n_values_are_delivered_however_many_ask_at_once() {
         threads.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!(had, USES);
-    let entries = system.audit(200);
-    let done = entries.iter().filter(|entry| {
-        entry["operation"] == "get" && entry["outcome"] == "done" && entry["grant"]["id"] == grant["id"]
-    });
+    let of_grant = |entry: &Value| entry["operation"] == "get" && entry["grant"]["id"] == grant["id"];
+    let entries = entries_with(&system, of_grant, 80);
+    let done = entries.iter().filter(|entry| of_grant(entry) && entry["outcome"] == "done");
     assert_eq!(done.count(), USES);
 }
