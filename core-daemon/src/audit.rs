@@ -22,6 +22,8 @@ use waiting::Waiting;
 
 /// Pause between two `Record` calls, so that many attempts in a row cost few of them. A single one is sent at once.
 const GATHER: Duration = Duration::from_millis(2);
+/// What the pause grows to, doubling, while entries keep coming.
+const GATHER_MAX: Duration = Duration::from_millis(16);
 /// Wait before sending again what was not answered.
 const RETRY: Duration = Duration::from_millis(200);
 /// How long nothing comes before the present file is removed.
@@ -194,6 +196,7 @@ impl AuditQueue {
     }
 
     async fn send_forever(self, bus: BusClient) {
+        let mut gather = GATHER;
         loop {
             let batch = self.next_batch();
             let Some(batch) = batch else {
@@ -205,8 +208,9 @@ impl AuditQueue {
                     let more = self.waiting().answered(batch.entries.len());
                     self.tell_gap();
                     self.tidy(&bus).await;
+                    gather = if batch.entries.len() > 1 { (2 * gather).min(GATHER_MAX) } else { GATHER };
                     if !more {
-                        tokio::time::sleep(GATHER).await;
+                        tokio::time::sleep(gather).await;
                     }
                 }
                 Err(error) => {
