@@ -96,14 +96,19 @@ impl Shared {
         body: &[u8],
         fds: Vec<OwnedFd>,
     ) -> Result<(), WireError> {
-        link.wire.keep_fresh(Instant::now())?;
-        link.transport.send(&mut link.wire, header, body, &fds)?;
+        queue(link, header, body, &fds)?;
         // An error shows again where the connection is read, and is dealt with there.
         if !matches!(link.flush(), Ok(true)) {
             self.must_flush.notify_one();
         }
         Ok(())
     }
+}
+
+/// Puts a frame after those that are to be written.
+fn queue(link: &mut UpLink, header: &Header, body: &[u8], fds: &[OwnedFd]) -> Result<(), WireError> {
+    link.wire.keep_fresh(Instant::now())?;
+    link.transport.send(&mut link.wire, header, body, fds)
 }
 
 impl BusClient {
@@ -341,8 +346,10 @@ impl BusClient {
                 seal: Seal::None,
             };
             link.next_id += 1;
-            if let Err(error) = self.shared.send(link, &header, &body, Vec::new()) {
-                tracing::warn!(%error, "an event was not published");
+            match queue(link, &header, &body, &[]) {
+                // With the next frame or at the next turn: whoever made news has mostly something to answer, too.
+                Ok(()) => self.shared.must_flush.notify_one(),
+                Err(error) => tracing::warn!(%error, "an event was not published"),
             }
         }
     }
