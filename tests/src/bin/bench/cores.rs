@@ -1,7 +1,10 @@
 //! Where the scheduler may put processes: all on one core, or anywhere.
 
+use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tests::System;
+use tests::system::SUPERVISOR;
 
 /// The core on which everything is put together.
 const CORE: usize = 0;
@@ -9,6 +12,16 @@ const CORE: usize = 0;
 /// The cores that this process may use.
 pub(crate) fn allowed() -> CpuSet {
     sched_getaffinity(None).expect("an affinity")
+}
+
+/// The processes of a system.
+pub(crate) fn pids(system: &System) -> Vec<u32> {
+    [SUPERVISOR, BUS, SECRETS, PROFILE, LAUNCHER].map(|name| system.pid_of(name)).to_vec()
+}
+
+/// How a row says where its processes were.
+pub(crate) fn name(pinned: bool) -> &'static str {
+    if pinned { "one core" } else { "any core" }
 }
 
 /// Puts all threads of these processes, and this process, on one core, or lets them go to all of `allowed`. What they

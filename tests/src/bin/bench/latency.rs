@@ -3,12 +3,10 @@
 use std::process::{Command, Stdio};
 
 use core_ipc::CallOptions;
-use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 use core_types::protocol::secrets::Get;
 use core_types::{ProfileName, WireSecret};
 use rustix::thread::CpuSet;
 use tests::System;
-use tests::system::SUPERVISOR;
 
 use crate::cores;
 use crate::echo::{BYTES, BusEcho, Echo, RawEcho};
@@ -26,13 +24,11 @@ fn rows(system: &System, pinned: bool) -> Vec<Row> {
     let allowed: CpuSet = cores::allowed();
     let mut raw = RawEcho::start();
     let echo = BusEcho::start(system);
-    let mut pids: Vec<u32> =
-        [SUPERVISOR, BUS, SECRETS, PROFILE, LAUNCHER].map(|name| system.pid_of(name)).to_vec();
+    let mut pids = cores::pids(system);
     pids.extend(raw.pids());
     pids.push(echo.pid());
     cores::place(&pids, pinned, &allowed);
-    let place = if pinned { "one core" } else { "any core" };
-    let name = |what: &str| format!("{what} ({place})");
+    let name = |what: &str| format!("{what} ({})", cores::name(pinned));
 
     let mut client = system.client();
     let call = Echo(WireSecret::new(vec![7; BYTES]));

@@ -35,7 +35,7 @@ fn main() {
 }
 
 /// The groups of rows.
-const ALL: [&str; 6] = ["memory", "latency", "clients", "throughput", "audit", "storage"];
+const ALL: [&str; 7] = ["memory", "latency", "clients", "throughput", "audit", "storage", "large"];
 
 fn bench(groups: &[&str]) {
     if cfg!(debug_assertions) {
@@ -50,7 +50,8 @@ fn bench(groups: &[&str]) {
             "clients" => rows.extend(clients::all(&booted())),
             "audit" => rows.extend(audit::all()),
             "throughput" => rows.push(throughput::pipe(&booted())),
-            _ => rows.extend(storage::all(&booted())),
+            "large" => rows.extend(storage::large_vaults()),
+            _ => rows.extend(storage::ordinary(&booted())),
         }
     }
     table::print(&rows);

@@ -13,8 +13,8 @@ use rusqlite::Connection;
 use tests::system::password_proof;
 use tests::{PASSWORD, PATIENCE, Spec, System};
 
-use crate::RATES;
 use crate::measure::{Rounds, Row, pair};
+use crate::{RATES, cores};
 
 const UNLOCKS: Rounds = Rounds { rounds: 25, each: 1 };
 const WRITES: Rounds = Rounds { rounds: 30, each: 20 };
@@ -34,10 +34,15 @@ fn profile(name: &str) -> ProfileName {
     ProfileName::parse(name).expect("a profile name")
 }
 
-/// The rows of storage.
-pub(crate) fn all(system: &System) -> Vec<Row> {
-    let mut rows = vec![unlock(system, "unlock", "default"), durable_set(system)];
-    rows.extend(large_vaults());
+/// What is asked of a vault with few secrets.
+pub(crate) fn ordinary(system: &System) -> Vec<Row> {
+    let unlock = unlock(system, "unlock", "default");
+    let allowed = cores::allowed();
+    let mut rows = vec![unlock];
+    for pinned in [true, false] {
+        cores::place(&cores::pids(system), pinned, &allowed);
+        rows.push(durable_set(system, pinned));
+    }
     rows
 }
 
@@ -61,11 +66,12 @@ fn unlock(system: &System, what: &str, name: &str) -> Row {
 }
 
 /// A durable `set` against one durable INSERT with the settings of a vault, on the same file system.
-fn durable_set(system: &System) -> Row {
-    let place = system.paths().data().join("floor.db");
+fn durable_set(system: &System, pinned: bool) -> Row {
+    let place = system.paths().data().join(format!("floor-{pinned}.db"));
     let floor = same_settings(&place);
     let mut client = system.client();
     let (mut floor_number, mut number) = (0_u64, 0_u64);
+    let name = if pinned { "one" } else { "any" };
     let figures = pair(
         WRITES,
         || {
@@ -78,7 +84,7 @@ fn durable_set(system: &System) -> Row {
                 .expect("a statement");
             // As long as a sealed value.
             let (tag, value) = ([0_u8; 16], [0_u8; VALUE_BYTES + 12]);
-            insert.execute((format!("name-{floor_number}"), &tag[..], &value[..])).expect("a durable row");
+            insert.execute((format!("{name}-{floor_number}"), &tag[..], &value[..])).expect("a durable row");
         },
         || {
             number += 1;
@@ -87,7 +93,7 @@ fn durable_set(system: &System) -> Row {
                 &mut client,
                 &Set {
                     profile: profile("default"),
-                    name: format!("name-{number}"),
+                    name: format!("{name}-{number}"),
                     value,
                     expires_unix_ms: None,
                     note: None,
@@ -95,7 +101,7 @@ fn durable_set(system: &System) -> Row {
             );
         },
     );
-    Row::times("acknowledged durable `set`", figures, 1.3)
+    Row::times(&format!("acknowledged durable `set` ({})", cores::name(pinned)), figures, 1.3)
 }
 
 /// A database of its own with the settings that a vault's has.
@@ -116,7 +122,7 @@ fn same_settings(path: &std::path::Path) -> Connection {
 }
 
 /// Reading one of many secrets against reading one of few, without the cache; listing and unlocking many.
-fn large_vaults() -> Vec<Row> {
+pub(crate) fn large_vaults() -> Vec<Row> {
     let memory = std::path::Path::new("/dev/shm");
     let uncached = format!("{RATES}[secrets]\ncache_ttl_seconds = 0\n");
     let spec = Spec::new().config(&uncached);
