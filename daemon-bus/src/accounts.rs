@@ -3,7 +3,7 @@
 //! All processes of a user may make as many keys as they like, so a key says nothing about whose share it is; the
 //! number of the process that connected does, as the kernel tells it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use core_types::limits::{PRESSING_DELIVERED_MAX, PROCESS_DELIVERED_MAX};
@@ -39,7 +39,7 @@ pub(crate) struct Delivered {
 /// All processes with strangers.
 #[derive(Default)]
 pub(crate) struct Accounts {
-    accounts: HashMap<Account, State>,
+    accounts: BTreeMap<Account, State>,
     /// Accounts with something ready, for which there may be room now.
     freed: VecDeque<Account>,
     waiting: VecDeque<Account>,

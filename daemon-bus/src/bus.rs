@@ -5,7 +5,7 @@
 
 mod entry;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Instant;
@@ -59,7 +59,7 @@ pub(crate) struct Bus {
     newcomers: Newcomers,
     pub(crate) router: Router,
     pub(crate) enrolled: EnrolledDaemons,
-    peers: HashMap<ConnectionId, Peer>,
+    peers: BTreeMap<ConnectionId, Peer>,
     turns: Turns,
     /// Connections that are to end, because they do not read or keep too much.
     ending: Vec<ConnectionId>,
@@ -149,7 +149,7 @@ impl Bus {
             newcomers: Newcomers::default(),
             router: Router::default(),
             enrolled,
-            peers: HashMap::new(),
+            peers: BTreeMap::new(),
             turns: Turns::new(),
             ending: Vec::new(),
             buffer: ReadBuffer::default(),
@@ -158,10 +158,11 @@ impl Bus {
 
     /// Serves until told to end.
     fn run(&mut self) -> Result<(), Errno> {
+        let mut now = Instant::now();
         loop {
-            let due = self.turns.next_due(Instant::now());
-            self.poll.wait([due, self.next_deadline()].into_iter().flatten().min())?;
-            let now = Instant::now();
+            let due = self.turns.next_due(now);
+            self.poll.wait([due, self.next_deadline()].into_iter().flatten().min(), now)?;
+            now = Instant::now();
             let mut place = 0;
             while let Some(happened) = self.poll.happened(place) {
                 place += 1;
@@ -292,7 +293,12 @@ impl Bus {
             match peer.next_frame(&mut self.buffer) {
                 Ok(Some(frame)) => {
                     peer.last_heard = now;
+                    let more = peer.has_input();
                     self.take(id, frame, now);
+                    if !more {
+                        // If the socket has more, the poll will say so.
+                        return self.check_weight(id);
+                    }
                 }
                 Ok(None) => return self.check_weight(id),
                 Err(end) => {
@@ -301,9 +307,7 @@ impl Bus {
                 }
             }
         }
-        if self.peers.get(&id).is_some_and(Peer::has_input) {
-            self.queue(id, now);
-        }
+        self.queue(id, now);
     }
 
     /// Does with a frame what the router says.

@@ -60,9 +60,9 @@ impl Poll {
         let _ = epoll::delete(&self.epoll, descriptor);
     }
 
-    /// Waits until something happens, or `until`; with `None` for as long as it takes.
-    pub(crate) fn wait(&mut self, until: Option<Instant>) -> Result<(), Errno> {
-        let timeout = until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
+    /// Waits until something happens, or `until`, as seen from `now`; with `None` for as long as it takes.
+    pub(crate) fn wait(&mut self, until: Option<Instant>, now: Instant) -> Result<(), Errno> {
+        let timeout = until.map(|until| timespec(until.saturating_duration_since(now)));
         self.events.clear();
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),

@@ -2,7 +2,7 @@
 //!
 //! Each method takes what happened and returns what is to be done about it; `bus` does it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use core_types::DaemonName;
@@ -84,7 +84,7 @@ struct PeerState {
     /// Those of them that have been delivered; the others are held.
     delivered: usize,
     topics: BTreeSet<Topic>,
-    untold: HashMap<Misdeed, u32>,
+    untold: BTreeMap<Misdeed, u32>,
     told: Option<Instant>,
     /// Whether it has its name because the user enrolled its key.
     enrolled: bool,
@@ -117,9 +117,9 @@ struct Pending {
 /// The state of the bus.
 #[derive(Default)]
 pub(crate) struct Router {
-    peers: HashMap<ConnectionId, PeerState>,
-    services: HashMap<DaemonName, Registration>,
-    pending: HashMap<u64, Pending>,
+    peers: BTreeMap<ConnectionId, PeerState>,
+    services: BTreeMap<DaemonName, Registration>,
+    pending: BTreeMap<u64, Pending>,
     deadlines: BTreeSet<(Instant, u64)>,
     pub(crate) accounts: Accounts,
     last_id: u64,
@@ -137,7 +137,7 @@ impl Router {
             in_flight: 0,
             delivered: 0,
             topics: BTreeSet::new(),
-            untold: HashMap::new(),
+            untold: BTreeMap::new(),
             told: None,
             enrolled: sender.name.is_some(),
             sender,

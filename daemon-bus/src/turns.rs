@@ -4,8 +4,7 @@
 //! A process presses for a while after it has asked for more than it waits for. What such processes send is taken
 //! too, but at a pace that leaves the processor to the others.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::router::ConnectionId;
@@ -40,12 +39,12 @@ pub(crate) enum Lane {
 /// One place for each key, and behind it what waits there.
 struct Ring<K> {
     order: VecDeque<K>,
-    waiting: HashMap<K, VecDeque<ConnectionId>>,
+    waiting: BTreeMap<K, VecDeque<ConnectionId>>,
 }
 
-impl<K: Copy + Eq + Hash> Ring<K> {
+impl<K: Copy + Ord> Ring<K> {
     fn new() -> Self {
-        Self { order: VecDeque::new(), waiting: HashMap::new() }
+        Self { order: VecDeque::new(), waiting: BTreeMap::new() }
     }
 
     fn push(&mut self, key: K, id: ConnectionId) {

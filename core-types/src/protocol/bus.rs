@@ -130,7 +130,7 @@ pub enum BusDenial {
 }
 
 /// What a client did that no honest client does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord)]
 pub enum Misdeed {
     /// It answered a request that was not put to it.
     ForgedResponse,
