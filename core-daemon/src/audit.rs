@@ -241,7 +241,7 @@ impl AuditQueue {
     /// Says how many entries are missing, if there are any and there is room to say it.
     fn tell_gap(&self) {
         let mut waiting = self.waiting();
-        if let Some(gap) = waiting.gap(self.recorder()) {
+        if let Some(gap) = waiting.gap(|| self.recorder()) {
             // Without a file it is told from memory, as the mode has it.
             let gap = SecretOperationAudit { unix_ms: unix_ms_now(), ..gap };
             let _ = waiting.take(vec![gap], AuditMode::Written);

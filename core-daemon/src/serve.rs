@@ -95,23 +95,37 @@ pub trait Serve: Send + Sync + 'static {
 }
 
 /// The whole `main` of a daemon: starts it, builds its service, serves until told to end, and ends in order.
-pub fn run<S: Serve>(daemon: Daemon, build: impl FnOnce(Context) -> Result<S, StartError>) -> ExitCode {
+pub fn run<S: Serve>(
+    daemon: Daemon,
+    build: impl FnOnce(Context) -> Result<S, StartError> + Send + 'static,
+) -> ExitCode {
     let name = daemon.name;
-    let outcome = Process::start(name, daemon.keep_core_limit)
-        .and_then(|process| process.block_on(serve(&process, daemon, build)).and_then(|served| served));
+    let outcome = Process::start(name, daemon.keep_core_limit).and_then(|process| {
+        let served = serve(process.paths.clone(), process.config.clone(), daemon, build);
+        // A task, and not what the runtime waits for: that one is woken by two more system calls each time.
+        process.block_on(async { tokio::spawn(served).await.unwrap_or_else(broken_off) })?
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(name, &error),
     }
 }
 
+fn broken_off(error: tokio::task::JoinError) -> Result<(), StartError> {
+    match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(error) => Err(StartError::Service(error.to_string())),
+    }
+}
+
 async fn serve<S: Serve>(
-    process: &Process,
+    paths: Paths,
+    config: Config,
     daemon: Daemon,
     build: impl FnOnce(Context) -> Result<S, StartError>,
 ) -> Result<(), StartError> {
     let (bus, mut inbound) = BusClient::start(Connector {
-        paths: process.paths.clone(),
+        paths: paths.clone(),
         name: DaemonName::parse(daemon.name).map_err(|error| StartError::Service(error.to_string()))?,
         version: daemon.version.to_owned(),
         topics: daemon.topics.to_vec(),
@@ -119,9 +133,8 @@ async fn serve<S: Serve>(
         service: S::Service::NAME,
     })?;
     let origin = random_number()?;
-    let audit = AuditQueue::start(bus.clone(), origin, daemon.name, &process.paths, &process.config)?;
-    let context =
-        Context { paths: process.paths.clone(), config: process.config.clone(), bus: bus.clone(), audit };
+    let audit = AuditQueue::start(bus.clone(), origin, daemon.name, &paths, &config)?;
+    let context = Context { paths, config, bus: bus.clone(), audit };
     let service = Arc::new(build(context.clone())?);
     let mut running = JoinSet::new();
     // In a task of its own, so that it is not looked at with each request.

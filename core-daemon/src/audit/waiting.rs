@@ -200,7 +200,7 @@ impl Waiting {
     }
 
     /// The entry that tells how many are missing, once there is room for it. It counts as told from now on.
-    pub(crate) fn gap(&mut self, recorder: Requester) -> Option<SecretOperationAudit> {
+    pub(crate) fn gap(&mut self, recorder: impl FnOnce() -> Requester) -> Option<SecretOperationAudit> {
         let room = self.beyond.is_none() && self.window.len() < WINDOW_MAX / 2;
         if self.missing.count == 0 || !room {
             return None;
@@ -212,7 +212,7 @@ impl Waiting {
         };
         let reason = format!("there was room for these entries neither in a file nor in memory, {when}");
         let entry =
-            SecretOperationAudit::new(until_unix_ms, Operation::Gap, recorder, Outcome::Failed { reason });
+            SecretOperationAudit::new(until_unix_ms, Operation::Gap, recorder(), Outcome::Failed { reason });
         Some(SecretOperationAudit { missing: Some(count), ..entry })
     }
 
@@ -369,11 +369,11 @@ mod tests {
         assert!(home.path().read_dir().unwrap().next().is_none());
         assert_eq!(waiting.next().unwrap().unwrap().missing, 3);
         let recorder = entry("a").requester;
-        assert!(waiting.gap(recorder.clone()).is_none(), "there is no room yet");
+        assert!(waiting.gap(|| recorder.clone()).is_none(), "there is no room yet");
         sent(&mut waiting);
-        let gap = waiting.gap(recorder.clone()).unwrap();
+        let gap = waiting.gap(|| recorder.clone()).unwrap();
         assert_eq!((gap.operation, gap.missing), (Operation::Gap, Some(3)));
-        assert!(waiting.gap(recorder).is_none(), "it is told once");
+        assert!(waiting.gap(|| recorder).is_none(), "it is told once");
     }
 
     /// A folder that is gone stands for a disk that takes nothing.
