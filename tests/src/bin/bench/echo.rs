@@ -147,29 +147,26 @@ pub(crate) fn serve() {
         read_all(stdin(), &mut [0]);
         std::process::exit(0);
     });
-    runtime.block_on(async {
-        let name = DaemonName::parse(NAME).expect("a daemon's name");
-        let connector = Connector {
-            paths,
-            name,
-            version: "1".to_owned(),
-            topics: Vec::new(),
-            sealed: false,
-            service: NAME,
-        };
-        let (bus, mut inbound) = BusClient::start(connector).expect("a key on the bus");
-        while let Some(item) = inbound.recv().await {
-            match item {
-                Inbound::Connected => println!("ready"),
-                Inbound::Event { .. } => {}
-                Inbound::Request(request) => {
-                    let EchoRequest::Echo(Echo(bytes)) = decode(&request.body).expect("a request");
-                    let reply: Result<WireSecret, BusDenial> = Ok(bytes);
-                    bus.respond(&request.ticket(), &encode(&reply).expect("a reply"));
-                }
+    // As the daemons do it: in a task of the runtime.
+    runtime.block_on(async { tokio::spawn(answer_all(paths)).await.expect("an orderly end") });
+}
+
+async fn answer_all(paths: Paths) {
+    let name = DaemonName::parse(NAME).expect("a daemon's name");
+    let connector =
+        Connector { paths, name, version: "1".to_owned(), topics: Vec::new(), sealed: false, service: NAME };
+    let (bus, mut inbound) = BusClient::start(connector).expect("a key on the bus");
+    while let Some(item) = inbound.recv().await {
+        match item {
+            Inbound::Connected => println!("ready"),
+            Inbound::Event { .. } => {}
+            Inbound::Request(request) => {
+                let EchoRequest::Echo(Echo(bytes)) = decode(&request.body).expect("a request");
+                let reply: Result<WireSecret, BusDenial> = Ok(bytes);
+                bus.respond(&request.ticket(), &encode(&reply).expect("a reply"));
             }
         }
-    });
+    }
 }
 
 /// A daemon on a system's bus that answers with what it is asked.

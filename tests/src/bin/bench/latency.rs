@@ -9,6 +9,7 @@ use rustix::thread::CpuSet;
 use tests::System;
 
 use crate::cores;
+use crate::dbus::{self, DbusEcho};
 use crate::echo::{BYTES, BusEcho, Echo, RawEcho};
 use crate::measure::{Rounds, Row, pair};
 
@@ -39,6 +40,8 @@ fn rows(system: &System, pinned: bool) -> Vec<Row> {
             client.call(&call, CallOptions::default()).expect("an echo");
         },
     );
+    let others: Vec<Row> =
+        dbus::installed().into_iter().map(|bus| other_bus(bus, &mut raw, pinned)).collect();
     let get = Get {
         profile: ProfileName::parse("default").expect("a name"),
         name: "api-key".to_owned(),
@@ -61,12 +64,22 @@ fn rows(system: &System, pinned: bool) -> Vec<Row> {
         },
     );
     cores::place(&pids, false, &allowed);
-    vec![
+    let mut rows = vec![
         Row::times(&name("request/response through the bus, 256 B, warm"), round_trip, 1.6),
         Row::times(&name("get by a warm client: sealed, gates, cache, audit"), sealed_get, 2.5),
         Row::times(&name("`pds get` as a whole process"), whole_get, 2.5),
         Row::times(&name("`pds run -- true` as a whole process"), whole_run, 4.0),
-    ]
+    ];
+    rows.splice(1..1, others);
+    rows
+}
+
+/// The same bytes through another bus, which seals nothing.
+fn other_bus(bus: &str, raw: &mut RawEcho, pinned: bool) -> Row {
+    let mut echo = DbusEcho::start(bus);
+    cores::place(&echo.pids(), pinned, &cores::allowed());
+    let round_trip = pair(ROUND_TRIPS, || raw.round_trip(), || echo.round_trip());
+    Row::times(&format!("the same through {bus} ({})", cores::name(pinned)), round_trip, f64::INFINITY)
 }
 
 fn command(system: &System, program: impl AsRef<std::ffi::OsStr>) -> Command {

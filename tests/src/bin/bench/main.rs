@@ -7,6 +7,7 @@
 mod audit;
 mod clients;
 mod cores;
+mod dbus;
 mod echo;
 mod latency;
 mod measure;
@@ -27,6 +28,8 @@ fn main() {
         [echo::RELAY] => echo::relay(),
         [echo::ECHO] => echo::echo(),
         [echo::SERVE] => echo::serve(),
+        [dbus::BUS, program, socket, config] => dbus::run_bus(program, socket, config),
+        [dbus::ECHO, socket] => dbus::run_echo(socket),
         [] => bench(&ALL),
         // Some of them, for whoever works on one.
         [group] if ALL.contains(&group) => bench(&[group]),
