@@ -29,6 +29,9 @@ pub(super) struct Change<'a> {
     digest: MultisetHash,
 }
 
+/// The number of the first version of a name.
+const FIRST_VERSION: i64 = 1;
+
 /// What is kept of a version beside its value.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Beside {
@@ -170,6 +173,9 @@ impl<'a> Change<'a> {
 
     /// Deletes the versions of a name up to a number, for good; how many there were.
     pub(super) fn delete_up_to(&mut self, name: &SecretName, last: i64) -> Result<u64, StoreError> {
+        if last < FIRST_VERSION {
+            return Ok(0);
+        }
         let old = versions(&self.transaction, name, last, self.action)?;
         for version in &old {
             self.transaction
