@@ -709,6 +709,17 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_a_command_begins_with_what_it_does() {
+        for command in Args::command().get_subcommands() {
+            let line = ["pds", command.get_name(), "--help"].map(OsString::from);
+            let help = parse(line).unwrap_err().0.to_string();
+            let about = command.get_about().unwrap().to_string();
+            let first: String = about.chars().take_while(|letter| *letter != ',').collect();
+            assert!(help.starts_with(&first), "{first:?}: {help}");
+        }
+    }
+
+    #[test]
     fn options_of_every_command_stand_before_or_after_it() {
         for line in [
             ["-p", "work", "--json", "--timeout", "2.5", "--no-start", "status"],

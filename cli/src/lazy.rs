@@ -52,10 +52,19 @@ pub(crate) use commands;
 
 /// Describes a command with options.
 pub(crate) fn options<T: clap::Args>(command: clap::Command) -> clap::Command {
-    T::augment_args(command)
+    keeping_about(command, T::augment_args)
 }
 
 /// Describes a command with commands of its own.
 pub(crate) fn group<T: Subcommand>(command: clap::Command) -> clap::Command {
-    T::augment_subcommands(command).subcommand_required(true).arg_required_else_help(true)
+    keeping_about(command, T::augment_subcommands).subcommand_required(true).arg_required_else_help(true)
+}
+
+/// What stands above a type says whose options they are, and not what the command does.
+fn keeping_about(
+    command: clap::Command,
+    augment: impl FnOnce(clap::Command) -> clap::Command,
+) -> clap::Command {
+    let about = command.get_about().cloned().unwrap_or_default();
+    augment(command).about(about)
 }
