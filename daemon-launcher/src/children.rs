@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use core_crypto::private_fs::{self, PrivateFsError};
 use core_types::protocol::profile::{ChildExit, SecretOperationAudit};
@@ -26,6 +27,8 @@ const NOTE_BYTES_MAX: usize = 64 << 10;
 /// The programs that run.
 pub(crate) struct Children {
     folder: PathBuf,
+    /// What the names of this process's notes begin with, and no other's: numbers of processes come again.
+    prefix: String,
     recorder: Arc<Recorder>,
     running: Mutex<Running>,
 }
@@ -48,19 +51,24 @@ impl Drop for Note {
 }
 
 impl Children {
-    /// No program yet; `folder` is where they are noted.
+    /// No program yet; `folder` is where they are noted. Must be called on the runtime: of programs that an earlier
+    /// process left behind when it was killed it says in the background that nobody saw their end.
     ///
     /// # Errors
     /// The folder is a link, somebody else's, or writable by others. A disk that fails is no error.
-    pub(crate) fn new(folder: &Path, recorder: Arc<Recorder>) -> Result<Arc<Self>, PrivateFsError> {
+    pub(crate) fn start(folder: &Path, recorder: Arc<Recorder>) -> Result<Arc<Self>, PrivateFsError> {
         match private_fs::ensure_private_dir(folder) {
             Err(error @ PrivateFsError::Io { .. }) => {
                 tracing::error!("programs that run cannot be noted: {error}");
             }
             made => made?,
         }
-        let running = Mutex::default();
-        Ok(Arc::new(Self { folder: folder.to_owned(), recorder, running }))
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let prefix = format!("{}-{}", since.as_nanos(), std::process::id());
+        let children = Self { folder: folder.to_owned(), prefix, recorder, running: Mutex::default() };
+        let (children, left) = (Arc::new(children), notes(folder));
+        tokio::spawn(Arc::clone(&children).take_over(left));
+        Ok(children)
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -74,7 +82,7 @@ impl Children {
             running.next += 1;
             running.next
         };
-        let note = Note(self.folder.join(format!("{}.{number}", std::process::id())));
+        let note = Note(self.folder.join(format!("{}.{number}", self.prefix)));
         if let Err(reason) = write_note(&note.0, start) {
             tracing::error!("a program that runs cannot be noted: {reason}");
         }
@@ -114,16 +122,9 @@ impl Children {
         }
     }
 
-    /// Says the same of those that an earlier process of the launcher left behind when it was killed.
-    pub(crate) async fn take_over(&self) {
-        let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
-        let own = format!("{}.", std::process::id());
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            let is_own =
-                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&own));
-            if is_own {
-                continue;
-            }
+    /// Says the same of those that an earlier process noted.
+    async fn take_over(self: Arc<Self>, left: Vec<PathBuf>) {
+        for path in left {
             match read_note(&path) {
                 Ok(start) => self.recorder.end(end(start, ChildExit::Unknown)).await,
                 Err(reason) => tracing::error!("the note of a program cannot be read: {reason}"),
@@ -131,6 +132,12 @@ impl Children {
             drop(Note(path));
         }
     }
+}
+
+/// All notes that there are.
+fn notes(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 fn write_note(path: &Path, start: &SecretOperationAudit) -> Result<(), String> {

@@ -54,9 +54,7 @@ impl Launcher {
             .start()
             .map_err(|error| StartError::Service(format!("the spawner cannot be started: {error}")))?;
         let recorder = Arc::new(Recorder::new(&context));
-        let children = Children::new(&context.paths.children(), Arc::clone(&recorder))?;
-        let left = Arc::clone(&children);
-        tokio::spawn(async move { left.take_over().await });
+        let children = Children::start(&context.paths.children(), Arc::clone(&recorder))?;
         Ok(Self { context, spawner: Arc::new(spawner), recorder, children })
     }
 }
