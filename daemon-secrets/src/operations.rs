@@ -283,7 +283,7 @@ mod tests {
     use super::*;
     use crate::acl::tests::sender;
     use crate::rate_limit::RateLimits;
-    use crate::service::tests::{World, cli, later, profile, wire};
+    use crate::service::tests::{PASSWORD, World, cli, later, profile, wire};
     use core_types::config::{Config, Rate};
     use core_types::name::NameError;
     use core_types::pattern::Pattern;
@@ -346,6 +346,29 @@ mod tests {
         let over = SecretsDenial::ValueTooLarge { bytes: 1_048_577, limit: 1_048_576 };
         assert_eq!(world.set("v", &vec![1; VALUE_BYTES_MAX + 1]).await, Err(over));
         assert_eq!(world.get("v").await.unwrap().len(), VALUE_BYTES_MAX);
+    }
+
+    /// Whoever keeps a value is told when it may be another, and not each time that somebody reads.
+    #[tokio::test]
+    async fn what_may_change_a_value_is_made_known_and_nothing_else_is() {
+        let world = World::with_vault().await;
+        let hints = || world.daemon.neighbours.hints.swap(0, Ordering::SeqCst);
+        hints();
+        world.set("a", b"x").await.unwrap();
+        assert_eq!(hints(), 1);
+        world.get("a").await.unwrap();
+        batch(&world, None).await.unwrap();
+        assert!(world.get("missing").await.is_err());
+        assert_eq!(hints(), 0);
+        let delete = Delete { profile: profile("work"), name: "a".to_owned() };
+        world.daemon.delete(&delete, &cli()).await.unwrap();
+        assert_eq!(hints(), 1);
+        assert!(world.daemon.delete(&delete, &cli()).await.is_err());
+        world.daemon.lock(&Lock { profile: None }, &cli()).await.unwrap();
+        assert!(world.set("a", b"x").await.is_err());
+        assert_eq!(hints(), 0);
+        world.unlock("work", PASSWORD).await.unwrap();
+        assert_eq!(hints(), 1);
     }
 
     #[tokio::test]

@@ -215,7 +215,7 @@ fn fault(sequence: u64, reason: String) -> AuditFault {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::line::{Entry, samples, write_line};
+    use super::super::line::{Entry, KeyMark, Mark, Recorder, samples, write_line};
     use super::*;
 
     fn intact(entries: u64) -> AuditReport {
@@ -247,6 +247,73 @@ mod tests {
             let lines = samples::lines(count);
             assert_eq!(verify(&lines, None), intact(count));
             assert_eq!(verify(&lines, Some(end_of(&lines))).fault, None);
+        }
+    }
+
+    /// The lines of a log: an entry each, or the mark of a key of a profile, from which on that key proves the rest.
+    fn kept_by(profiles: &[Option<(&str, &LogKey)>]) -> Vec<Vec<u8>> {
+        let (mut end, mut key, mut lines) = (End::EMPTY, None::<LogKey>, Vec::new());
+        for profile in profiles {
+            let mark = profile.map(|(profile, _)| Mark::Key {
+                profile: ProfileName::parse(profile).unwrap(),
+                key: KeyMark { nonce: "00".repeat(16), id: "00".repeat(8) },
+            });
+            let (event, recorder) = (samples::event("a"), Recorder::own());
+            let entry = match &mark {
+                Some(mark) => Entry::Own { unix_ms: 7, mark },
+                None => Entry::Event { event: &event, recorder },
+            };
+            let mut line = Vec::new();
+            end.link = write_line(&mut line, end.next, end.link, &entry, key.as_ref()).unwrap();
+            end.next += 1;
+            line.pop();
+            lines.push(line);
+            match profile {
+                Some((_, new)) => key = Some((*new).clone()),
+                None => key.iter_mut().for_each(LogKey::advance),
+            }
+        }
+        lines
+    }
+
+    #[test]
+    fn entries_without_a_proof_are_told_by_where_they_stand_and_who_would_prove_them() {
+        let (home, work) = (LogKey::of(&[1; 32]).unwrap(), LogKey::of(&[2; 32]).unwrap());
+        let (home, known) = (Some(("home", &home)), Some(("work", &work)));
+        let lines = kept_by(&[None, home, None, known, None, home, None, home, None]);
+        let mut verifier = Verifier::new(Keys::from([(4, work.clone())]));
+        lines.iter().for_each(|line| verifier.line(line).unwrap());
+        let report = verifier.finish(Some(end_of(&lines)));
+        assert_eq!((report.entries, report.fault), (9, None));
+        let told: Vec<_> = report
+            .unproved
+            .iter()
+            .map(|stretch| (stretch.first, stretch.last, stretch.profile.as_ref().map(ProfileName::as_str)))
+            .collect();
+        assert_eq!(told, [(1, 2, None), (3, 4, Some("home")), (7, 9, Some("home"))]);
+    }
+
+    #[test]
+    fn a_fault_says_what_is_wrong() {
+        let lines = samples::lines(5);
+        let reason = |lines: &[Vec<u8>]| verify(lines, None).fault.unwrap().reason;
+        let without = [&lines[..2], &lines[3..]].concat();
+        assert_eq!(reason(&without), "it is missing: entry 4 stands in its place");
+        let again = [&lines[..2], &lines[1..]].concat();
+        assert_eq!(reason(&again), "it stands there twice");
+    }
+
+    /// A torn piece that is just as long as what is kept of one is marked like any other.
+    #[test]
+    fn the_longest_piece_that_is_kept_is_good_with_its_mark() {
+        for (bytes, is_good) in [(PIECE_BYTES_MAX, true), (PIECE_BYTES_MAX + 1, false)] {
+            let piece = vec![b'x'; bytes];
+            let torn = Torn::of(&piece);
+            let mut mark = Vec::new();
+            let entry = Entry::Torn { unix_ms: 7, torn: &torn };
+            write_line(&mut mark, 1, Link::GENESIS, &entry, None).unwrap();
+            mark.pop();
+            assert_eq!(verify(&[piece, mark], None).fault.is_none(), is_good, "{bytes}");
         }
     }
 
