@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{BUS, CLI, DaemonName, LAUNCHER, PROFILE, ProfileName, SECRETS};
+use crate::name::{CLI, DaemonName, LAUNCHER, ProfileName};
 use crate::pattern::Pattern;
 
 /// What rules are about.
@@ -91,7 +91,6 @@ impl RuleRequester {
         let name = DaemonName::parse(text.as_str())
             .map_err(|source| RequesterError::Name { text: text.clone(), source })?;
         match name.as_str() {
-            BUS | SECRETS | PROFILE => Err(RequesterError::NeverAsks(text)),
             LAUNCHER => Ok(Self(name)),
             own if own.starts_with("daemon-") => Err(RequesterError::NeverAsks(text)),
             _ => Ok(Self(name)),
@@ -180,6 +179,12 @@ mod tests {
 
     fn policy(text: &str) -> Result<AccessPolicy, String> {
         Config::parse(text).map(|config| config.access).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn getting_and_running_give_a_value_away() {
+        let reading = AccessOperation::ALL.into_iter().filter(|operation| operation.reads());
+        assert_eq!(reading.collect::<Vec<_>>(), [AccessOperation::Get, AccessOperation::Run]);
     }
 
     #[test]
