@@ -283,7 +283,7 @@ mod tests {
     use super::*;
     use crate::acl::tests::sender;
     use crate::rate_limit::RateLimits;
-    use crate::service::tests::{PASSWORD, World, cli, later, profile, wire};
+    use crate::service::tests::{PASSWORD, World, cli, profile, wire};
     use core_types::config::{Config, Rate};
     use core_types::name::NameError;
     use core_types::pattern::Pattern;
@@ -506,17 +506,6 @@ mod tests {
             SecretsDenial::AuditUnwritable { profile: "work".to_owned(), reason: "full".to_owned() };
         assert_eq!(world.get("a").await, Err(refused.clone()));
         assert_eq!(batch(&world, None).await, Err(refused));
-    }
-
-    /// The task of each request holds it, and is copied when it is made and wiped when it ends.
-    #[tokio::test]
-    async fn the_future_of_a_request_is_small() {
-        use core_daemon::{Caller, Serve as _};
-        let world = World::with_vault().await;
-        let call = Get { profile: profile("work"), name: "a".to_owned(), version: None };
-        let caller = Caller { sender: cli(), descriptors: Vec::new(), deadline: later() };
-        let bytes = size_of_val(&world.daemon.handle(call.into(), caller));
-        assert!(bytes <= 4_096, "{bytes} bytes");
     }
 
     /// What was done could not be refused any more.
