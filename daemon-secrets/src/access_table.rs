@@ -244,13 +244,8 @@ proptest! {
             names: names.iter().map(|name| AskedName::new(name)).collect(),
             cost: Cost { tokens: 1, names: 1 },
         };
-        let state = AccessState {
-            any_unlocked: true,
-            profile: ProfileStatus::Unlocked,
-            rules: &rules,
-            rates: &rates,
-            grants: &Grants::default(),
-        };
+        let grants = Grants::default();
+        let state = AccessState::open(&rules, &rates, &grants);
         let decided = authorize(&attempt, &state);
         let expected = naive(&policy, who, action, names);
         prop_assert_eq!(decided.is_ok(), expected, "{:?}", decided.err().map(|refusal| refusal.denial));
@@ -275,13 +270,8 @@ proptest! {
         let names = if action == Action::List { Vec::new() } else { vec![AskedName::new(&name)] };
         let cost = Cost { tokens: 1, names: 1 };
         let attempt = Attempt { action, profile: profile(), requester: asker, names, cost };
-        let state = AccessState {
-            any_unlocked: true,
-            profile: ProfileStatus::Unlocked,
-            rules: &rules,
-            rates: &rates,
-            grants: &Grants::default(),
-        };
+        let grants = Grants::default();
+        let state = AccessState::open(&rules, &rates, &grants);
         // An enrolled daemon that wants a program run is denied by the launcher.
         let launched = who != "backup" && who != "other" || operation != AccessOperation::Run;
         let shown = action != Action::List || rules.show(&attempt.requester, &profile(), &name);

@@ -51,6 +51,14 @@ pub(crate) struct AccessState<'a> {
     pub(crate) grants: &'a Grants,
 }
 
+#[cfg(test)]
+impl<'a> AccessState<'a> {
+    /// With the profile unlocked.
+    pub(crate) fn open(rules: &'a AccessRules, rates: &'a dyn Rates, grants: &'a Grants) -> Self {
+        Self { any_unlocked: true, profile: ProfileStatus::Unlocked, rules, rates, grants }
+    }
+}
+
 /// State of a profile, as far as the gates have to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProfileStatus {
@@ -406,13 +414,8 @@ mod tests {
             [(Gate::Lock, yes), (Gate::Identity, no), (Gate::RateLimit, yes), (Gate::Name, no)];
         let rates = rates(false);
         let rules = AccessRules::default();
-        let state = AccessState {
-            any_unlocked: true,
-            profile: ProfileStatus::Unlocked,
-            rules: &rules,
-            rates: &rates,
-            grants: &Grants::default(),
-        };
+        let grants = Grants::default();
+        let state = AccessState::open(&rules, &rates, &grants);
         let refusal = judge(&gates, &attempt(None, Action::Get, "a"), &state).unwrap_err();
         assert_eq!((refusal.gate, RUN.get()), (Gate::Identity, 2));
     }
@@ -422,13 +425,8 @@ mod tests {
         assert_eq!(outcome(&attempt(None, Action::Get, "a/b"), &OPEN), (Ok(vec!["a/b".to_owned()]), 1));
         let rates = rates(false);
         let rules = AccessRules::default();
-        let state = AccessState {
-            any_unlocked: true,
-            profile: ProfileStatus::Unlocked,
-            rules: &rules,
-            rates: &rates,
-            grants: &Grants::default(),
-        };
+        let grants = Grants::default();
+        let state = AccessState::open(&rules, &rates, &grants);
         let permit = authorize(&attempt(None, Action::Get, "a"), &state).unwrap();
         assert_eq!(permit.profile(), &profile());
         assert_eq!(permit.name_for(Action::Get).unwrap().as_str(), "a");
