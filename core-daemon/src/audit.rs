@@ -7,7 +7,7 @@ mod waiting;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use core_ipc::{BusClient, CallError};
 use core_types::config::{AuditMode, Config};
@@ -16,6 +16,7 @@ use core_types::protocol::profile::{AuditSync, Requester, SecretOperationAudit};
 use tokio::sync::{Mutex as FairMutex, Notify};
 
 use crate::process::StartError;
+use crate::wall_clock::unix_ms_now;
 use missing::Tally;
 use spool::Spool;
 use waiting::Waiting;
@@ -291,11 +292,6 @@ impl AuditQueue {
             Err(error) => tracing::debug!(%error, "audit entries are kept until they are durable elsewhere"),
         }
     }
-}
-
-fn unix_ms_now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The entries that wait; from files where they can be used, else in memory alone.

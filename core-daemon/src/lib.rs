@@ -11,9 +11,11 @@ mod logging;
 pub mod process;
 mod serve;
 pub mod signals;
+mod wall_clock;
 
 pub use audit::{AuditQueue, NotDurable, Room};
 pub use limits::LimitTooLow;
 pub use live_config::{Change, LiveConfig};
 pub use process::{Process, StartError};
 pub use serve::{Answer, Caller, Context, Daemon, Serve, answer, run};
+pub use wall_clock::unix_ms_now;

@@ -1,6 +1,7 @@
 //! Daemons of others: who the user has let on the bus under which name, and how that ends.
 
 use core_crypto::private_fs;
+use core_daemon::unix_ms_now;
 use core_ipc::enrolled::{EnrollError, EnrolledDaemons, EnrolledEntry, EnrolledFileError};
 use core_ipc::wire::PublicKey;
 use core_types::DaemonName;
@@ -81,9 +82,4 @@ fn denial(error: EnrollError, name: &DaemonName) -> BusDenial {
         EnrollError::TooMany => BusDenial::TooManyEnrolled,
         EnrollError::Unknown => BusDenial::NotEnrolled(name.clone()),
     }
-}
-
-fn unix_ms_now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,9 +1,8 @@
 //! What the launcher writes to the audit log: that a program was started, and how it ended.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use core_daemon::{AuditQueue, Context, LiveConfig, NotDurable, Room};
+use core_daemon::{AuditQueue, Context, LiveConfig, NotDurable, Room, unix_ms_now};
 use core_types::ProfileName;
 use core_types::protocol::launcher::{LauncherDenial, OsBytes, Run};
 use core_types::protocol::profile::{
@@ -111,11 +110,6 @@ pub(crate) fn bounded(names: impl IntoIterator<Item = String>) -> Vec<String> {
 /// A program as the audit log names it.
 fn subject(program: &OsBytes) -> String {
     String::from_utf8_lossy(program.expose()).chars().take(SUBJECT_CHARACTERS_MAX).collect()
-}
-
-fn unix_ms_now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

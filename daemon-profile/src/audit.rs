@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use core_crypto::log_key::LogKey;
 use core_crypto::private_fs::PrivateFsError;
+use core_daemon::unix_ms_now;
 use core_types::ProfileName;
 use core_types::config::AuditLog;
 use core_types::protocol::profile::{
@@ -42,7 +43,6 @@ use sync::Syncer;
 pub(crate) use chain::Keys as ProofKeys;
 #[cfg(test)]
 pub(crate) use line::samples;
-pub(crate) use log::unix_ms_now;
 pub(crate) use read::Stretch;
 pub(crate) use search::ReadEntry;
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use core_daemon::{Answer, Caller, LiveConfig, Serve, StartError, answer};
+use core_daemon::{Answer, Caller, LiveConfig, Serve, StartError, answer, unix_ms_now};
 use core_ipc::BusClient;
 use core_types::ProfileName;
 use core_types::config::{AuditMode, Config};
@@ -19,7 +19,7 @@ use core_types::protocol::{Topic, decode};
 use tokio::sync::mpsc;
 
 use crate::attempts::Attempts;
-use crate::audit::{Audit, LogError, ProofKeys, Standing, unix_ms_now};
+use crate::audit::{Audit, LogError, ProofKeys, Standing};
 use crate::generations::Generations;
 use crate::keeper::Keeper;
 use crate::last_reads::LastReads;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use core_crypto::random;
+use core_daemon::unix_ms_now;
 use core_secrets::jit::{BootClock, Clock};
 use core_types::grant::{GrantBounds, GrantId, GrantRecord};
 use core_types::limits::{GRANT_ENDED_SECONDS, GRANT_SECONDS_MAX, GRANT_USES_MAX, GRANTS_MAX};
@@ -15,8 +16,6 @@ use core_types::name::{DaemonName, ProfileName, is_own};
 use core_types::pattern::Pattern;
 use core_types::protocol::grants::{Grant, GrantEntry, GrantState};
 use core_types::protocol::secrets::SecretsDenial;
-
-use crate::record::unix_ms_now;
 
 /// One grant.
 #[derive(Debug)]

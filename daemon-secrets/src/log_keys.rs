@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use core_crypto::log_key::{LogKey, NONCE_BYTES};
 use core_crypto::{SecureBytes, aead, key_schedule, private_fs};
-use core_daemon::Room;
+use core_daemon::{Room, unix_ms_now};
 use core_types::WireSecret;
 use core_types::header::Sender;
 use core_types::name::{PROFILE, ProfileName};
@@ -15,7 +15,6 @@ use core_types::protocol::profile::{AuditPoint, Operation, Outcome, Requester, S
 use core_types::protocol::secrets::{AuditAnchor, AuditKey, AuditKeys, Gate, SecretsDenial};
 
 use crate::neighbours::Neighbours;
-use crate::record::unix_ms_now;
 use crate::service::SecretsDaemon;
 
 const POINT_BYTES: usize = 8 + 32;

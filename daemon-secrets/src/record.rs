@@ -1,8 +1,6 @@
 //! The one place that writes the audit record and the log line of an attempt, from how it ended.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use core_daemon::{NotDurable, Room};
+use core_daemon::{NotDurable, Room, unix_ms_now};
 use core_types::ProfileName;
 use core_types::grant::GrantRecord;
 use core_types::header::Sender;
@@ -217,12 +215,6 @@ fn cut(mut subject: String) -> String {
         subject.push('…');
     }
     subject
-}
-
-/// Milliseconds of the Unix epoch, now.
-pub(crate) fn unix_ms_now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use core_crypto::{SecureBytes, private_fs};
+use core_daemon::unix_ms_now;
 use core_secrets::freshness::Rollback;
 use core_secrets::header::HeaderError;
 use core_secrets::jit::JitDelivery;
@@ -23,7 +24,6 @@ use tokio::sync::{Mutex as FairMutex, Notify, OwnedRwLockReadGuard, RwLock};
 
 use crate::acl::Action;
 use crate::crud::{Permit, ProfileStatus};
-use crate::record::unix_ms_now;
 
 /// What is in memory of one profile.
 enum Profile {

@@ -8,10 +8,11 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use core_crypto::log_key::LogKey;
 use core_crypto::private_fs;
+use core_daemon::unix_ms_now;
 use core_types::config::AuditLog;
 use core_types::protocol::profile::Record;
 
@@ -379,12 +380,6 @@ impl Log {
         current.began_unix_ms.get_or_insert_with(unix_ms_now);
         Ok(())
     }
-}
-
-/// Milliseconds of the Unix epoch; 0 on a clock that stands before it.
-pub(crate) fn unix_ms_now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
