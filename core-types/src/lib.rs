@@ -4,6 +4,7 @@
 //! so a change of this crate is a change of what the processes say to each other.
 
 pub mod access;
+pub mod child;
 pub mod config;
 pub mod env_name;
 pub mod factor;

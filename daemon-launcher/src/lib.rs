@@ -1,13 +1,11 @@
 //! The starter of programs: fetches what a request selects, starts the program with it, and forgets it.
 //!
-//! Reading order: `service` (one request), `batches` and `environment` (what it decides), `spawn` (what it does),
+//! Reading order: `service` (one request, which goes by `core_types::child`), `spawn` (what it does),
 //! then `spawner`, `monitor` and `stage`, the small processes by which every child comes about, and `children` and
 //! `record` (what the audit log is told of them).
 //! Absent on purpose: vault keys, terminals' data, and any secret that outlives a request.
 
-pub mod batches;
 mod children;
-pub mod environment;
 mod fields;
 mod fork;
 mod handover;

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use core_daemon::{Answer, Caller, Context, Room, Serve, StartError, answer};
 use core_ipc::{CallError, CallOptions};
+use core_types::child::batches;
+use core_types::child::environment::{environment, given};
 use core_types::limits::{ARGUMENTS_MAX, SELECTION_MAX};
 use core_types::protocol::launcher::{
     LauncherDenial, LauncherRequest, LauncherService, OsBytes, RUN_DESCRIPTORS, Run, Started,
@@ -16,9 +18,7 @@ use core_types::protocol::secrets::{GetBatch, List, NamedSecret, SecretsDenial, 
 use core_types::protocol::{Call, DenialOf};
 use core_types::{ProfileName, SecretName};
 
-use crate::batches;
 use crate::children::{Children, Note};
-use crate::environment::{environment, given};
 use crate::handover::StagePlan;
 use crate::record::{self, Recorder, bounded};
 use crate::spawn::{self, Child};
@@ -251,15 +251,8 @@ mod tests {
 
     fn run(arguments: &[&[u8]]) -> Run {
         Run {
-            profiles: vec![],
-            selection: Selection::All,
-            mappings: vec![],
-            prefix: String::new(),
             arguments: arguments.iter().map(|text| WireSecret::new(text.to_vec())).collect(),
-            environment: vec![],
-            umask: 0,
-            limits: vec![],
-            terminal: false,
+            ..Run::default()
         }
     }
 

@@ -35,7 +35,7 @@ pub struct Mapping {
 /// Descriptors that travel with it, in this order: standard input, output and error of the child, its working
 /// directory, and one end of a `SOCK_SEQPACKET` pair on which the child's monitor speaks [`ChildEvent`] and hears
 /// [`ChildCommand`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Run {
     /// Profiles to read from; the first that has a name wins.
     pub profiles: Vec<ProfileName>,

@@ -261,9 +261,10 @@ pub struct Get {
 }
 
 /// Which secrets of a profile a batch wants.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub enum Selection {
     /// All that the requester may read.
+    #[default]
     All,
     /// All that match one of these; a pattern without `*` must exist and be readable, one with `*` must match something.
     Only(Vec<Pattern>),

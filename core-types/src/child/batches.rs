@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use core_types::limits::SELECTION_MAX;
-use core_types::pattern::Pattern;
-use core_types::protocol::launcher::{LauncherDenial, Run};
-use core_types::protocol::secrets::{GetBatch, SecretsDenial, Selection};
-use core_types::{ProfileName, SecretName};
+use crate::limits::SELECTION_MAX;
+use crate::pattern::Pattern;
+use crate::protocol::launcher::{LauncherDenial, Run};
+use crate::protocol::secrets::{GetBatch, SecretsDenial, Selection};
+use crate::{ProfileName, SecretName};
 
-use crate::environment::selects;
+use super::environment::selects;
 
 /// The one batch of a run with one profile.
 #[must_use]
@@ -73,11 +73,10 @@ fn exact(name: &SecretName) -> Option<Pattern> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core_types::protocol::launcher::Mapping;
+    use crate::protocol::launcher::Mapping;
 
     fn run(only: Option<&[&str]>, mapped: &[&str]) -> Run {
         Run {
-            profiles: vec![],
             selection: only.map_or(Selection::All, |patterns| {
                 Selection::Only(patterns.iter().map(|text| Pattern::parse(*text).unwrap()).collect())
             }),
@@ -85,12 +84,7 @@ mod tests {
                 .iter()
                 .map(|name| Mapping { variable: "X".to_owned(), name: SecretName::parse(*name).unwrap() })
                 .collect(),
-            prefix: String::new(),
-            arguments: vec![],
-            environment: vec![],
-            umask: 0,
-            limits: vec![],
-            terminal: false,
+            ..Run::default()
         }
     }
 

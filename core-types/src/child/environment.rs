@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use core_types::env_name::{forbidden, is_variable_name, variable_name};
-use core_types::limits::ENVIRONMENT_STRING_BYTES_MAX;
-use core_types::protocol::launcher::{LauncherDenial, OsBytes, Run};
-use core_types::protocol::secrets::{NamedSecret, SecretsDenial, Selection};
-use core_types::{SecretName, WireSecret};
+use crate::env_name::{forbidden, is_variable_name, variable_name};
+use crate::limits::ENVIRONMENT_STRING_BYTES_MAX;
+use crate::protocol::launcher::{LauncherDenial, OsBytes, Run};
+use crate::protocol::secrets::{NamedSecret, SecretsDenial, Selection};
+use crate::{SecretName, WireSecret};
 
 /// The variable that tells the child which profile it runs with: the first of the request.
 const PROFILE_VARIABLE: &str = "PDS_PROFILE";
@@ -33,7 +33,7 @@ pub fn environment(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OsBytes>, L
 }
 
 /// The variables that secrets become, each with its secret, in order; for the record of a run.
-pub(crate) fn given(run: &Run, secrets: &[NamedSecret]) -> Vec<(String, SecretName)> {
+pub fn given(run: &Run, secrets: &[NamedSecret]) -> Vec<(String, SecretName)> {
     let assigned = assign(run, secrets).unwrap_or_default();
     assigned.into_iter().map(|(variable, secret)| (variable, secret.name.clone())).collect()
 }
@@ -115,9 +115,9 @@ fn entry(variable: &str, value: &[u8]) -> OsBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core_types::ProfileName;
-    use core_types::pattern::Pattern;
-    use core_types::protocol::launcher::Mapping;
+    use crate::ProfileName;
+    use crate::pattern::Pattern;
+    use crate::protocol::launcher::Mapping;
     use proptest::prelude::*;
 
     fn named(name: &str, value: &[u8]) -> NamedSecret {
@@ -127,14 +127,8 @@ mod tests {
     fn run(environment: &[&str]) -> Run {
         Run {
             profiles: vec![ProfileName::parse("work").unwrap(), ProfileName::parse("home").unwrap()],
-            selection: Selection::All,
-            mappings: vec![],
-            prefix: String::new(),
-            arguments: vec![],
             environment: environment.iter().map(|pair| WireSecret::new(pair.as_bytes().to_vec())).collect(),
-            umask: 0o022,
-            limits: vec![],
-            terminal: false,
+            ..Run::default()
         }
     }
 
