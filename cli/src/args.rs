@@ -14,7 +14,7 @@ use core_types::grant::{GrantId, NotAGrantId};
 use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX, FACTORS_MAX, GRANT_USES_MAX};
 use core_types::pattern::Pattern;
 use core_types::protocol::launcher::Mapping;
-use core_types::{DaemonName, Note, NoteError, ProfileName, SecretName};
+use core_types::{DaemonName, NameError, Note, NoteError, ProfileName, SecretName};
 use jiff::Timestamp;
 
 use crate::error::Usage;
@@ -518,6 +518,12 @@ pub(crate) struct RunOptions {
     /// Put this before each variable made from a name
     #[arg(long, value_name = "X", default_value = "")]
     pub(crate) prefix: String,
+    /// Hand on the secret NAME as an open file, its descriptor's number in the variable with `_FD` at its end
+    #[arg(long = "fd", value_name = "NAME", value_parser = secret_name)]
+    pub(crate) descriptors: Vec<SecretName>,
+    /// Hand on the secret NAME as standard input
+    #[arg(long, value_name = "NAME", value_parser = secret_name)]
+    pub(crate) stdin: Option<SecretName>,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
@@ -676,6 +682,10 @@ fn label(text: &str) -> Result<FactorLabel, ValueError> {
 fn mapping(text: &str) -> Result<Mapping, ValueError> {
     let (variable, name) = text.split_once('=').ok_or(ValueError::NoEquals)?;
     Ok(Mapping { variable: variable.to_owned(), name: SecretName::parse(name)? })
+}
+
+fn secret_name(text: &str) -> Result<SecretName, NameError> {
+    SecretName::parse(text)
 }
 
 /// Reads a command line, the program's name first.

@@ -582,9 +582,10 @@ fn launcher_next(denial: &LauncherDenial) -> Option<String> {
     Some(match denial {
         LauncherDenial::Secrets(denial) => return secrets_next(denial, None),
         LauncherDenial::SecretsUnreachable(_) => "see `pds status` and `pds daemon logs`".to_owned(),
-        LauncherDenial::Collision { .. }
-        | LauncherDenial::NulByte(_)
-        | LauncherDenial::ValueTooLong { .. } => "leave it out with --only".to_owned(),
+        LauncherDenial::Collision { .. } => "leave it out with --only".to_owned(),
+        LauncherDenial::NulByte(name) | LauncherDenial::ValueTooLong { name, .. } => {
+            format!("hand it on as an open file with `--fd {name}`, or leave it out with --only")
+        }
         LauncherDenial::ForbiddenVariable { .. } => {
             "leave it out with --only, or give it another variable with --only and --env VAR=NAME".to_owned()
         }

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod multiset_hash;
 pub mod private_fs;
 pub mod random;
+mod sealed_file;
 mod secure_bytes;
 #[cfg(feature = "sharing")]
 pub mod sharing;
@@ -24,5 +25,6 @@ mod stack;
 
 pub use checksum::{checksum, digest};
 pub use random::EntropyError;
+pub use sealed_file::sealed_file;
 pub use secure_bytes::SecureBytes;
 pub use stack::scrubbed;

@@ -74,6 +74,8 @@ pub const LIST_PAGE_MAX: usize = 4_000;
 pub const SELECTION_MAX: usize = 10_000;
 /// Most arguments of a child and most variables of its environment.
 pub const ARGUMENTS_MAX: usize = 200_000;
+/// Most secrets that a child gets as descriptors.
+pub const SECRET_DESCRIPTORS_MAX: usize = 64;
 /// Longest single `NAME=value` string Linux accepts, its NUL included (`MAX_ARG_STRLEN`, execve(2)).
 pub const ENVIRONMENT_STRING_BYTES_MAX: usize = 131_072;
 

@@ -440,6 +440,8 @@ fn launcher() -> Vec<String> {
         selection: Selection::All,
         mappings: vec![Mapping { variable: "V".to_owned(), name: SecretName::parse("a").unwrap() }],
         prefix: "P_".to_owned(),
+        descriptors: vec![SecretName::parse("b").unwrap()],
+        stdin: Some(SecretName::parse("c").unwrap()),
         arguments: vec![WireSecret::new(b"true".to_vec())],
         environment: vec![WireSecret::new(b"A=b".to_vec())],
         umask: 0o22,

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use core_types::limits::SECRET_DESCRIPTORS_MAX;
 use core_types::protocol::launcher::{OsBytes, ResourceLimit};
 use core_types::protocol::profile::ChildExit;
 use rustix::io::{Errno, retry_on_intr};
@@ -21,8 +22,8 @@ use zeroize::Zeroizing;
 
 /// Largest message, in bytes: what a request and a batch of secrets together can be, twice.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
-/// Most descriptors with one message.
-const DESCRIPTORS_MAX: usize = 4;
+/// Most descriptors with one message: those of a stage.
+const DESCRIPTORS_MAX: usize = 4 + SECRET_DESCRIPTORS_MAX;
 
 /// From the launcher to a monitor. Descriptors: the stage's socket, the control socket and, with `terminal`, the
 /// pseudo-terminal's slave.
@@ -42,7 +43,8 @@ pub(crate) enum MonitorReport {
     Ended(ChildExit),
 }
 
-/// From the launcher to a stage. Descriptors: standard input, output and error, and the working directory.
+/// From the launcher to a stage. Descriptors: standard input, output and error, the working directory, and the secrets
+/// that the program gets as open files.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StagePlan {
     /// The program and its arguments.

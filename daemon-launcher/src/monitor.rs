@@ -40,7 +40,7 @@ pub(crate) fn run(alone: &SingleThread, launcher: UnixStream) -> ExitCode {
         Ok(Role::Monitor(monitor)) => monitor,
         Ok(Role::Stage { launcher: socket, monitor }) => {
             drop(launcher);
-            return stage::run(&socket, &monitor);
+            return stage::run(socket, monitor);
         }
         Err(error) => {
             let _ = send(&launcher, &MonitorReport::Failed(error), &[]);

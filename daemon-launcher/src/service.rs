@@ -5,11 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
+use core_crypto::sealed_file;
 use core_daemon::{Answer, Caller, Context, Room, Serve, StartError, answer};
 use core_ipc::{CallError, CallOptions};
 use core_types::child::batches;
-use core_types::child::environment::{environment, given};
-use core_types::limits::{ARGUMENTS_MAX, SELECTION_MAX};
+use core_types::child::environment::{FIRST_DESCRIPTOR, environment, find, given};
+use core_types::limits::{ARGUMENTS_MAX, SECRET_DESCRIPTORS_MAX, SELECTION_MAX};
 use core_types::protocol::launcher::{
     LauncherDenial, LauncherRequest, LauncherService, OsBytes, RUN_DESCRIPTORS, Run, Started,
 };
@@ -115,9 +116,13 @@ impl Launcher {
         check(run)?;
         let [input, output, error, directory, control] = descriptors(caller.descriptors)?;
         let secrets = self.fetch(run, caller.deadline).await?;
-        let environment = environment(run, &secrets)?;
+        let environment = environment(run, &secrets, FIRST_DESCRIPTOR..)?;
+        let files =
+            run.descriptors.iter().map(|name| opened_file(&secrets, name)).collect::<Result<_, _>>()?;
+        let input = run.stdin.iter().map(|name| opened_file(&secrets, name)).next().unwrap_or(Ok(input))?;
         let (variables, mut names): (Vec<_>, Vec<_>) = given(run, &secrets).into_iter().unzip();
         drop(secrets);
+        names.extend(run.stdin.clone());
         names.sort();
         names.dedup();
         let plan = StagePlan {
@@ -127,7 +132,7 @@ impl Launcher {
             limits: run.limits.clone(),
         };
         let streams = [input, output, error];
-        let child = Child { plan, streams, directory, control, terminal: run.terminal };
+        let child = Child { plan, streams, directory, files, control, terminal: run.terminal };
         let record = ChildRecord {
             pid: 0,
             profiles: bounded(run.profiles.iter().map(ToString::to_string)),
@@ -230,10 +235,19 @@ fn check(run: &Run) -> Result<(), LauncherDenial> {
     if run.mappings.len() > SELECTION_MAX || run.limits.len() > LIMITS_MAX {
         return invalid("too many mappings or limits");
     }
+    if run.descriptors.len() > SECRET_DESCRIPTORS_MAX {
+        return invalid("too many secrets as descriptors");
+    }
     if run.arguments.iter().chain(&run.environment).any(has_nul) {
         return invalid("an argument or variable with a NUL byte");
     }
     Ok(())
+}
+
+/// A fetched secret as a file that the child can read.
+fn opened_file(secrets: &[NamedSecret], name: &SecretName) -> Result<OwnedFd, LauncherDenial> {
+    let value = find(secrets, name)?.value.expose();
+    sealed_file(value).map_err(|error| LauncherDenial::Spawn(format!("'{name}' as an open file: {error}")))
 }
 
 fn descriptors(descriptors: Vec<OwnedFd>) -> Result<[OwnedFd; RUN_DESCRIPTORS], LauncherDenial> {

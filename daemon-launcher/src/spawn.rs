@@ -29,6 +29,8 @@ pub struct Child {
     pub streams: [OwnedFd; 3],
     /// Its working directory.
     pub directory: OwnedFd,
+    /// Open files that it gets besides, from the first number after the streams on.
+    pub files: Vec<OwnedFd>,
     /// Where its monitor speaks with `pds`.
     pub control: OwnedFd,
     /// Whether one of the streams is a pseudo-terminal that shall control it.
@@ -90,8 +92,8 @@ fn hand_over<T>(
         MonitorReport::Failed(error) => return Err(error.into()),
         MonitorReport::Ended(_) => return Err(SpawnError::HandOver(io::ErrorKind::InvalidData.into())),
     };
-    let [input, output, error] = &child.streams;
-    let descriptors = [input.as_fd(), output.as_fd(), error.as_fd(), child.directory.as_fd()];
+    let given = child.streams.iter().chain([&child.directory]).chain(&child.files);
+    let descriptors: Vec<BorrowedFd<'_>> = given.map(AsFd::as_fd).collect();
     send(&stage, &child.plan, &descriptors).map_err(SpawnError::HandOver)?;
     drop(child);
     wait_for_execution(&stage)?;

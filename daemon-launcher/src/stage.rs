@@ -10,10 +10,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
+use core_types::child::environment::FIRST_DESCRIPTOR;
 use core_types::protocol::launcher::{OsBytes, ResourceLimit};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::SigSet;
 use rustix::fs::Mode;
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, fchdir, getrlimit, setrlimit, umask};
 
 use crate::handover::{StagePlan, StageReport, Step, StepError, receive, send};
@@ -38,6 +40,11 @@ const RESOURCES: [Resource; 16] = [
     Resource::Rttime,
 ];
 
+/// The number of the first file that the command gets besides its streams.
+const FIRST_NUMBER: i32 = FIRST_DESCRIPTOR as i32;
+/// How many descriptors come with a plan besides such files.
+const OTHERS: usize = 4;
+
 /// Highest signal with a bit of its own in the masks of /proc/PID/status (proc(5)).
 const SIGNAL_MAX: i32 = 64;
 
@@ -49,26 +56,50 @@ pub(crate) const NOT_EXECUTED: u8 = b'!';
 /// The whole life of a stage, with its socket to the launcher and its pipe to the monitor. It returns only if the command
 /// could not be executed.
 #[must_use]
-pub(crate) fn run(launcher: &UnixStream, monitor: &OwnedFd) -> ExitCode {
-    let error = become_command(launcher, monitor);
-    let _ = rustix::io::write(monitor, &[NOT_EXECUTED]);
-    // If this fails too, the launcher sees the end of a socket that never said `Executing`.
-    let _ = send(launcher, &StageReport::Failed(error), &[]);
+pub(crate) fn run(launcher: UnixStream, monitor: OwnedFd) -> ExitCode {
+    let received = receive::<StagePlan>(&launcher).map_err(StepError::at(Step::Plan));
+    let files = received.as_ref().map_or(0, |(_, descriptors)| descriptors.len().saturating_sub(OTHERS));
+    let (Ok(launcher), Ok(monitor)) =
+        (out_of_the_way(launcher.into(), files), out_of_the_way(monitor, files))
+    else {
+        // The launcher sees the end of a socket that never said `Executing`.
+        return ExitCode::FAILURE;
+    };
+    let launcher = UnixStream::from(launcher);
+    let error = become_command(received, &launcher, &monitor);
+    let _ = rustix::io::write(&monitor, &[NOT_EXECUTED]);
+    // If this fails too, it sees the same.
+    let _ = send(&launcher, &StageReport::Failed(error), &[]);
     ExitCode::FAILURE
 }
 
 /// Executes the command the plan names, or says what went wrong.
-fn become_command(socket: &UnixStream, monitor: &OwnedFd) -> StepError {
-    match prepare_command(socket, monitor) {
+fn become_command(
+    received: Result<(StagePlan, Vec<OwnedFd>), StepError>,
+    socket: &UnixStream,
+    monitor: &OwnedFd,
+) -> StepError {
+    let prepared =
+        received.and_then(|(plan, descriptors)| prepare_command(&plan, descriptors, socket, monitor));
+    match prepared {
         Err(error) => error,
         Ok(mut command) => StepError::new(Step::Execute, command.exec()),
     }
 }
 
-fn prepare_command(socket: &UnixStream, monitor: &OwnedFd) -> Result<Command, StepError> {
-    let (plan, descriptors) = receive::<StagePlan>(socket).map_err(StepError::at(Step::Plan))?;
-    let [input, output, error, directory] =
-        <[OwnedFd; 4]>::try_from(descriptors).map_err(|_| StepError::new(Step::Plan, Errno::BADMSG))?;
+fn prepare_command(
+    plan: &StagePlan,
+    descriptors: Vec<OwnedFd>,
+    socket: &UnixStream,
+    monitor: &OwnedFd,
+) -> Result<Command, StepError> {
+    let files = descriptors.len().saturating_sub(OTHERS);
+    let moved = descriptors.into_iter().map(|descriptor| out_of_the_way(descriptor, files));
+    let moved: Vec<OwnedFd> = moved.collect::<Result<_, _>>().map_err(StepError::at(Step::Plan))?;
+    let mut moved = moved.into_iter();
+    let mut next = || moved.next().ok_or_else(|| StepError::new(Step::Plan, Errno::BADMSG));
+    let (input, output, error, directory) = (next()?, next()?, next()?, next()?);
+    let files: Vec<OwnedFd> = moved.collect();
     let (program, arguments) =
         plan.arguments.split_first().ok_or_else(|| StepError::new(Step::Plan, Errno::INVAL))?;
 
@@ -76,6 +107,7 @@ fn prepare_command(socket: &UnixStream, monitor: &OwnedFd) -> Result<Command, St
     command.args(arguments.iter().map(os_str)).env_clear().envs(plan.environment.iter().map(variable));
     command.stdin(input).stdout(output).stderr(error);
 
+    hand_on(&files).map_err(StepError::at(Step::Prepare))?;
     fchdir(&directory).map_err(StepError::at(Step::Directory))?;
     umask(Mode::from_bits_truncate(plan.umask));
     stop_ignoring_signals().map_err(StepError::at(Step::Prepare))?;
@@ -86,6 +118,26 @@ fn prepare_command(socket: &UnixStream, monitor: &OwnedFd) -> Result<Command, St
     // Last, because a low limit on memory or descriptors would hit this process too.
     set_limits(&plan.limits).map_err(StepError::at(Step::Limits))?;
     Ok(command)
+}
+
+/// The same descriptor with a number that none of so many files of the command is to have; close-on-exec.
+fn out_of_the_way(descriptor: OwnedFd, files: usize) -> Result<OwnedFd, Errno> {
+    match i32::try_from(files) {
+        Ok(0) => Ok(descriptor),
+        Ok(files) => fcntl_dupfd_cloexec(&descriptor, FIRST_NUMBER + files),
+        Err(_) => Err(Errno::MFILE),
+    }
+}
+
+/// Lets the command inherit these files, under the numbers from the first after the streams on.
+fn hand_on(files: &[OwnedFd]) -> nix::Result<()> {
+    for (file, number) in files.iter().zip(FIRST_NUMBER..) {
+        // The lowest that is free, which is this one: everything else was moved up.
+        if fcntl(file, FcntlArg::F_DUPFD(number))? != number {
+            return Err(nix::Error::EBADF);
+        }
+    }
+    Ok(())
 }
 
 fn os_str(bytes: &OsBytes) -> &OsStr {

@@ -113,6 +113,7 @@ fn start_from(
         streams,
         directory: rustix::fs::open(&wanted.directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .unwrap(),
+        files: Vec::new(),
         control: theirs,
         terminal,
     };

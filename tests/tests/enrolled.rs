@@ -322,17 +322,8 @@ fn cell(client: &mut Client, profile: &ProfileName, column: usize) -> &'static s
 }
 
 fn run(client: &mut Client, profile: ProfileName) -> &'static str {
-    let run = Run {
-        profiles: vec![profile],
-        selection: Selection::All,
-        mappings: Vec::new(),
-        prefix: String::new(),
-        arguments: vec![WireSecret::new(b"true".to_vec())],
-        environment: Vec::new(),
-        umask: 0o77,
-        limits: Vec::new(),
-        terminal: false,
-    };
+    let run =
+        Run { profiles: vec![profile], arguments: vec![WireSecret::new(b"true".to_vec())], ..Run::default() };
     match client.call(&run, CallOptions::default()) {
         Err(CallError::Denied(LauncherDenial::Secrets(SecretsDenial::Identity { .. }))) => "identity",
         _ => "something else",

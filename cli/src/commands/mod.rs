@@ -116,6 +116,8 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
         selection: selection(&options.only),
         mappings: options.mappings.clone(),
         prefix: options.prefix.clone(),
+        descriptors: options.descriptors.clone(),
+        stdin: options.stdin.clone(),
         command: options.command.clone(),
     };
     let undelivered =

@@ -19,8 +19,8 @@ pub fn single(profile: &ProfileName, run: &Run) -> GetBatch {
     let selection = match &run.selection {
         Selection::All => Selection::All,
         Selection::Only(patterns) => {
-            let mapped = run.mappings.iter().filter_map(|mapping| exact(&mapping.name));
-            Selection::Only(patterns.iter().cloned().chain(mapped).collect())
+            let named = run.named().filter_map(exact);
+            Selection::Only(patterns.iter().cloned().chain(named).collect())
         }
     };
     GetBatch { profile: profile.clone(), selection }
@@ -37,11 +37,11 @@ pub fn divided(
     if let Some(absent) = unmatched(listings, run) {
         return Err(LauncherDenial::Secrets(SecretsDenial::NoSuchSecret(absent)));
     }
-    let mapped = |name: &SecretName| run.mappings.iter().any(|mapping| mapping.name == *name);
+    let named = |name: &SecretName| run.named().any(|wanted| wanted == name);
     let mut taken = BTreeSet::new();
     let mut batches = Vec::new();
     for (profile, names) in listings {
-        let wanted = names.iter().filter(|name| selects(&run.selection, name) || mapped(name));
+        let wanted = names.iter().filter(|name| selects(&run.selection, name) || named(name));
         let won: Vec<Pattern> = wanted.filter(|name| taken.insert(*name)).filter_map(exact).collect();
         if !won.is_empty() {
             batches.push(GetBatch { profile: profile.clone(), selection: Selection::Only(won) });
@@ -62,7 +62,7 @@ fn unmatched(listings: &[(ProfileName, Vec<SecretName>)], run: &Run) -> Option<S
     {
         return Some(pattern.as_str().to_owned());
     }
-    run.mappings.iter().find(|mapping| !found(&|name| *name == mapping.name)).map(|m| m.name.to_string())
+    run.named().find(|wanted| !found(&|name| name == *wanted)).map(ToString::to_string)
 }
 
 /// The pattern that matches just this name; every secret name is one.

@@ -11,16 +11,48 @@ use crate::{SecretName, WireSecret};
 /// The variable that tells the child which profile it runs with: the first of the request.
 const PROFILE_VARIABLE: &str = "PDS_PROFILE";
 
-/// Makes the child's environment, as `NAME=value`, from a request and the secrets fetched for it.
+/// Number of the first descriptor with a secret, where nothing else decides: the one after the standard streams.
+pub const FIRST_DESCRIPTOR: u32 = 3;
+
+/// What a variable is made of.
+#[derive(Debug, Clone, Copy)]
+enum Content<'a> {
+    /// The value itself.
+    Value(&'a NamedSecret),
+    /// The number of the descriptor from which the value can be read.
+    Descriptor(&'a NamedSecret, u32),
+}
+
+impl<'a> Content<'a> {
+    fn secret(self) -> &'a NamedSecret {
+        match self {
+            Self::Value(secret) | Self::Descriptor(secret, _) => secret,
+        }
+    }
+
+    fn entry(self, variable: &str) -> OsBytes {
+        match self {
+            Self::Value(secret) => entry(variable, secret.value.expose()),
+            Self::Descriptor(_, number) => entry(variable, number.to_string().as_bytes()),
+        }
+    }
+}
+
+/// Makes the child's environment, as `NAME=value`, from a request and the secrets fetched for it. The secrets that the
+/// child gets as descriptors have these numbers, in the order of the request.
 ///
 /// A secret takes the place of a variable of the caller's that has the same name. `secrets` holds no name twice.
 ///
 /// # Errors
-/// A secret cannot become the variable it would become, or a mapped one is not among `secrets`.
-pub fn environment(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OsBytes>, LauncherDenial> {
-    let assigned = assign(run, secrets)?;
-    for (variable, secret) in &assigned {
-        check(variable, secret)?;
+/// A secret cannot become the variable it would become, or a named one is not among `secrets`.
+pub fn environment(
+    run: &Run,
+    secrets: &[NamedSecret],
+    numbers: impl IntoIterator<Item = u32>,
+) -> Result<Vec<OsBytes>, LauncherDenial> {
+    let assigned = assign(run, secrets, numbers)?;
+    for (variable, content) in &assigned {
+        check(variable, *content)?;
     }
     let profile = run.profiles.first().map(|profile| entry(PROFILE_VARIABLE, profile.as_str().as_bytes()));
     let replaced = |name: &[u8]| {
@@ -28,50 +60,94 @@ pub fn environment(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OsBytes>, L
             || std::str::from_utf8(name).is_ok_and(|name| assigned.contains_key(name))
     };
     let inherited = run.environment.iter().filter(|pair| !replaced(name_of(pair.expose()))).cloned();
-    let added = assigned.iter().map(|(variable, secret)| entry(variable, secret.value.expose()));
+    let added = assigned.iter().map(|(variable, content)| content.entry(variable));
     Ok(inherited.chain(added).chain(profile).collect())
 }
 
-/// The variables that secrets become, each with its secret, in order; for the record of a run.
+/// The variables that secrets or the numbers of their descriptors become, each with its secret, in order; for the record
+/// of a run.
+#[must_use]
 pub fn given(run: &Run, secrets: &[NamedSecret]) -> Vec<(String, SecretName)> {
-    let assigned = assign(run, secrets).unwrap_or_default();
-    assigned.into_iter().map(|(variable, secret)| (variable, secret.name.clone())).collect()
+    let assigned = assign(run, secrets, FIRST_DESCRIPTOR..).unwrap_or_default();
+    assigned.into_iter().map(|(variable, content)| (variable, content.secret().name.clone())).collect()
+}
+
+/// Finds the secret that a request names.
+///
+/// # Errors
+/// It is not among those that were fetched.
+pub fn find<'a>(secrets: &'a [NamedSecret], name: &SecretName) -> Result<&'a NamedSecret, LauncherDenial> {
+    secrets
+        .iter()
+        .find(|secret| secret.name == *name)
+        .ok_or_else(|| LauncherDenial::Secrets(SecretsDenial::NoSuchSecret(name.to_string())))
 }
 
 /// Says which secret becomes which variable.
 fn assign<'a>(
     run: &Run,
     secrets: &'a [NamedSecret],
-) -> Result<BTreeMap<String, &'a NamedSecret>, LauncherDenial> {
+    numbers: impl IntoIterator<Item = u32>,
+) -> Result<BTreeMap<String, Content<'a>>, LauncherDenial> {
     if !run.prefix.is_empty() && !is_variable_name(&run.prefix) {
         return Err(LauncherDenial::InvalidVariable(run.prefix.clone()));
     }
-    let mut assigned: BTreeMap<String, &NamedSecret> = BTreeMap::new();
-    let mut add = |variable: String, secret: &'a NamedSecret| match assigned.get(&variable) {
-        Some(other) if other.name != secret.name => Err(LauncherDenial::Collision {
-            variable,
-            first: other.name.to_string(),
-            second: secret.name.to_string(),
-        }),
-        _ => {
-            assigned.insert(variable, secret);
-            Ok(())
-        }
-    };
-    for secret in secrets.iter().filter(|secret| selects(&run.selection, &secret.name)) {
-        add(variable_name(&run.prefix, &secret.name), secret)?;
+    let mut assigned = BTreeMap::new();
+    for secret in secrets.iter().filter(|secret| is_variable(run, &secret.name)) {
+        add(&mut assigned, variable_name(&run.prefix, &secret.name), Content::Value(secret))?;
     }
     for mapping in &run.mappings {
         if !is_variable_name(&mapping.variable) {
             return Err(LauncherDenial::InvalidVariable(mapping.variable.clone()));
         }
-        let secret = secrets
-            .iter()
-            .find(|secret| secret.name == mapping.name)
-            .ok_or_else(|| LauncherDenial::Secrets(SecretsDenial::NoSuchSecret(mapping.name.to_string())))?;
-        add(mapping.variable.clone(), secret)?;
+        let secret = find(secrets, &mapping.name)?;
+        add(&mut assigned, mapping.variable.clone(), Content::Value(secret))?;
+    }
+    for (name, number) in run.descriptors.iter().zip(numbers) {
+        let secret = find(secrets, name)?;
+        let variable = descriptor_variable(&run.prefix, name);
+        add(&mut assigned, variable, Content::Descriptor(secret, number))?;
     }
     Ok(assigned)
+}
+
+/// Adds a variable; the same secret may become it twice, as long as it becomes the same.
+fn add<'a>(
+    assigned: &mut BTreeMap<String, Content<'a>>,
+    variable: String,
+    content: Content<'a>,
+) -> Result<(), LauncherDenial> {
+    let is_same = |other: &Content<'_>| {
+        matches!(
+            (other, content),
+            (Content::Value(other), Content::Value(secret)) if other.name == secret.name
+        )
+    };
+    match assigned.get(&variable) {
+        Some(other) if !is_same(other) => Err(LauncherDenial::Collision {
+            variable,
+            first: other.secret().name.to_string(),
+            second: content.secret().name.to_string(),
+        }),
+        _ => {
+            assigned.insert(variable, content);
+            Ok(())
+        }
+    }
+}
+
+/// The variable with the number of the descriptor of a secret: the one that the secret would become, and `_FD`.
+fn descriptor_variable(prefix: &str, name: &SecretName) -> String {
+    variable_name(prefix, name) + "_FD"
+}
+
+/// Whether a secret becomes a variable by its own name. One that the child gets otherwise does only if it is selected by
+/// its name or a pattern, and not because all are.
+fn is_variable(run: &Run, name: &SecretName) -> bool {
+    match run.selection {
+        Selection::All => !run.handed().any(|handed| handed == name),
+        Selection::Only(_) => selects(&run.selection, name),
+    }
 }
 
 /// Whether a selection wants a secret under its own name.
@@ -82,12 +158,13 @@ pub(crate) fn selects(selection: &Selection, name: &SecretName) -> bool {
     }
 }
 
-fn check(variable: &str, secret: &NamedSecret) -> Result<(), LauncherDenial> {
-    let name = secret.name.to_string();
+fn check(variable: &str, content: Content<'_>) -> Result<(), LauncherDenial> {
+    let name = content.secret().name.to_string();
     if let Some(class) = forbidden(variable) {
         let (variable, reason) = (variable.to_owned(), class.reason.to_owned());
         return Err(LauncherDenial::ForbiddenVariable { variable, name, reason });
     }
+    let Content::Value(secret) = content else { return Ok(()) };
     if secret.value.expose().contains(&0) {
         return Err(LauncherDenial::NulByte(name));
     }
@@ -119,6 +196,11 @@ mod tests {
     use crate::pattern::Pattern;
     use crate::protocol::launcher::Mapping;
     use proptest::prelude::*;
+
+    /// As it is where the launcher starts the child.
+    fn environment(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OsBytes>, LauncherDenial> {
+        super::environment(run, secrets, FIRST_DESCRIPTOR..)
+    }
 
     fn named(name: &str, value: &[u8]) -> NamedSecret {
         NamedSecret { name: SecretName::parse(name).unwrap(), value: WireSecret::new(value.to_vec()) }
@@ -165,6 +247,38 @@ mod tests {
         let given = given(&request, &[named("a/b", b"x"), named("c", b"y")]);
         let shown: Vec<_> = given.iter().map(|(variable, name)| format!("{variable}={name}")).collect();
         assert_eq!(shown, ["A_B=a/b", "C=c", "KEY=a/b"]);
+    }
+
+    #[test]
+    fn a_secret_that_is_an_open_file_is_a_variable_only_if_the_selection_names_it() {
+        let secrets = [named("a", b"x"), named("b/c", b"nul\0"), named("in", b"\0")];
+        let mut request = run(&["B_C_FD=old"]);
+        request.descriptors = vec![SecretName::parse("b/c").unwrap(), SecretName::parse("a").unwrap()];
+        request.stdin = Some(SecretName::parse("in").unwrap());
+        let made = environment(&request, &secrets).unwrap();
+        assert_eq!(texts(&made), ["A_FD=4", "B_C_FD=3", "PDS_PROFILE=work"]);
+        request.selection = Selection::Only(vec![Pattern::parse("a").unwrap()]);
+        request.prefix = "P_".to_owned();
+        let made = environment(&request, &secrets).unwrap();
+        assert_eq!(texts(&made), ["B_C_FD=old", "P_A=x", "P_A_FD=4", "P_B_C_FD=3", "PDS_PROFILE=work"]);
+        let missing = environment(&request, &secrets[..1]).unwrap_err();
+        assert_eq!(missing, LauncherDenial::Secrets(SecretsDenial::NoSuchSecret("b/c".to_owned())));
+    }
+
+    #[test]
+    fn the_variable_of_a_number_is_one_like_any_other() {
+        let name = |name: &str| SecretName::parse(name).unwrap();
+        for (descriptors, secrets) in [
+            (vec![name("a")], vec![named("a", b"x"), named("a-fd", b"y")]),
+            (vec![name("a"), name("A")], vec![named("a", b"x"), named("A", b"y")]),
+            (vec![name("a"), name("a")], vec![named("a", b"x")]),
+        ] {
+            let denial = environment(&Run { descriptors, ..run(&[]) }, &secrets).unwrap_err();
+            assert!(matches!(denial, LauncherDenial::Collision { variable, .. } if variable == "A_FD"));
+        }
+        let request = Run { descriptors: vec![name("preload")], prefix: "LD_".to_owned(), ..run(&[]) };
+        let denial = environment(&request, &[named("preload", b"x")]).unwrap_err();
+        assert!(matches!(denial, LauncherDenial::ForbiddenVariable { .. }));
     }
 
     #[test]

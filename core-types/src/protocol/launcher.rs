@@ -45,6 +45,11 @@ pub struct Run {
     pub mappings: Vec<Mapping>,
     /// Put before the variables made from names.
     pub prefix: String,
+    /// Secrets that the child gets as open files, by the order of the descriptors' numbers; what becomes one is put into
+    /// the environment only if the selection names it.
+    pub descriptors: Vec<SecretName>,
+    /// The secret that is the child's standard input; the same holds for it.
+    pub stdin: Option<SecretName>,
     /// The program and its arguments.
     pub arguments: Vec<OsBytes>,
     /// The caller's environment, as `NAME=value`.
@@ -55,6 +60,18 @@ pub struct Run {
     pub limits: Vec<ResourceLimit>,
     /// Whether one of the three streams is a pseudo-terminal that the child shall be controlled by.
     pub terminal: bool,
+}
+
+impl Run {
+    /// The secrets that are asked for by their whole names, outside the selection.
+    pub fn named(&self) -> impl Iterator<Item = &SecretName> {
+        self.mappings.iter().map(|mapping| &mapping.name).chain(self.handed())
+    }
+
+    /// The secrets that the child gets otherwise than as variables.
+    pub fn handed(&self) -> impl Iterator<Item = &SecretName> {
+        self.descriptors.iter().chain(&self.stdin)
+    }
 }
 
 /// How many descriptors travel with [`Run`].

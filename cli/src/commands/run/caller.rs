@@ -1,6 +1,7 @@
 //! What a child takes over from the caller of `pds run`: environment, umask, resource limits and streams.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -62,13 +63,15 @@ pub(super) fn limits() -> Vec<ResourceLimit> {
     RESOURCES.into_iter().map(limit).collect()
 }
 
-/// Duplicates of standard input, output and error.
-pub(super) fn streams() -> io::Result<[OwnedFd; 3]> {
-    Ok([
-        io::stdin().as_fd().try_clone_to_owned()?,
-        io::stdout().as_fd().try_clone_to_owned()?,
-        io::stderr().as_fd().try_clone_to_owned()?,
-    ])
+/// Duplicates of standard input, output and error. Without input, the first is empty: a terminal that the child does not
+/// read from is none of its streams.
+pub(super) fn streams(without_input: bool) -> io::Result<[OwnedFd; 3]> {
+    let input = if without_input {
+        File::open("/dev/null")?.into()
+    } else {
+        io::stdin().as_fd().try_clone_to_owned()?
+    };
+    Ok([input, io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?])
 }
 
 /// The working directory itself, which may have no path any more.
