@@ -40,7 +40,9 @@ fn the_log_tells_what_each_program_got_and_how_it_ended() {
     system.pds(["run", "--env", "KEY=api-key", "--", "sh", "-c", "exit 7"]).run().exits(7);
     system.shell("pds run --only api-key -- sh -c 'kill -TERM $$'").run().exits(143);
     system.pds(["run", "--", "/nonexistent"]).run().exits(127);
-    let (runs, ends) = (of(&system, "run"), ends(&system, 2));
+    let runs =
+        wait_for("the attempts are in the log", || Some(of(&system, "run")).filter(|runs| runs.len() >= 3));
+    let ends = ends(&system, 2);
     let find = |exit: Value| ends.iter().find(|end| end["child"]["exit"] == exit).unwrap();
     for (exit, variables) in
         [(json!({"code": 7}), json!(["API_KEY", "KEY"])), (json!({"signal": 15}), json!(["API_KEY"]))]
