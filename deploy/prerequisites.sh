@@ -40,6 +40,7 @@ look_for_packages() {
         has strace || need 'strace, to see and fail system calls of the daemons' strace
         has gcore || need "gdb's gcore, to look for secrets in cores of the daemons" gdb
         has ssh-agent || need 'ssh-agent, for tests of unlocking with a key that it holds' openssh-client
+        has bwrap || need 'bubblewrap, to ask for a program from inside a sandbox' bubblewrap
         has_postgres || need 'a PostgreSQL server and psql, for a test with a real program' postgresql
         has_dissononce || need 'dissononce, for a client of the bus in Python' python3-dissononce
     fi

@@ -524,6 +524,9 @@ pub(crate) struct RunOptions {
     /// Hand on the secret NAME as standard input
     #[arg(long, value_name = "NAME", value_parser = secret_name)]
     pub(crate) stdin: Option<SecretName>,
+    /// Become the command instead of having the launcher start it: in containers and sandboxes
+    #[arg(long)]
+    pub(crate) here: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,

@@ -595,6 +595,9 @@ fn launcher_next(denial: &LauncherDenial) -> Option<String> {
         }
         LauncherDenial::NotExecutable(_) => "see its mode and its first line".to_owned(),
         LauncherDenial::Invalid(_) => "use fewer or shorter arguments and variables".to_owned(),
+        LauncherDenial::Confined(_) => {
+            "let it be started in the caller's place, and as confined, with `pds run --here`".to_owned()
+        }
         LauncherDenial::Spawn(_) => "see `pds daemon logs`".to_owned(),
     })
 }
@@ -818,6 +821,7 @@ mod tests {
             (D::NotFound, Exit::CommandNotFound),
             (D::NotExecutable(text()), Exit::NotExecutable),
             (D::Invalid(text()), Exit::NotStarted),
+            (D::Confined(text()), Exit::NotStarted),
             (D::Spawn(text()), Exit::NotStarted),
         ];
         denials

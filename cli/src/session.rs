@@ -125,6 +125,11 @@ impl Session {
         Ok(self.client.insert(client))
     }
 
+    /// Ends the connection to the bus, if there is one.
+    pub(crate) fn disconnect(&mut self) {
+        self.client = None;
+    }
+
     fn connect(&self) -> Result<Client, Failure> {
         match self.connect_once() {
             Ok(client) => Ok(client),

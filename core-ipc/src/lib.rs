@@ -11,6 +11,7 @@ mod error;
 #[cfg(test)]
 mod golden;
 pub mod key_file;
+pub mod namespaces;
 pub mod seal;
 pub mod socket;
 pub mod transport;

@@ -186,6 +186,12 @@ impl Paths {
         self.state.join("anchors")
     }
 
+    /// The link to what the launcher's witness shows.
+    #[must_use]
+    pub fn witness(&self) -> PathBuf {
+        self.runtime.join("witness")
+    }
+
     /// Folder of the notes of programs that run.
     #[must_use]
     pub fn children(&self) -> PathBuf {

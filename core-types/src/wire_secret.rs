@@ -9,7 +9,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// message that carries one says so by using this type.
 ///
 /// It lives for the length of one call. What is kept longer is kept in `core_crypto::SecureBytes`.
-#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Default, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct WireSecret(#[serde(with = "serde_bytes")] Vec<u8>);
 
 impl WireSecret {

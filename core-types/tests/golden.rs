@@ -14,7 +14,7 @@ use core_types::protocol::bus::{
 use core_types::protocol::explanation::{Decision, Explain, Explanation, GateVerdict, Verdict};
 use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, RevokeGrant};
 use core_types::protocol::launcher::{
-    ChildCommand, ChildEvent, LauncherRequest, Mapping, ResourceLimit, Run,
+    ChildCommand, ChildEvent, LauncherRequest, Mapping, ResourceLimit, Run, Standing,
 };
 use core_types::protocol::profile::{
     AuditHead, AuditPoint, AuditSearch, AuditStatus, AuditSync, AuditTail, AuditVerify, BeginUnlock,
@@ -447,6 +447,7 @@ fn launcher() -> Vec<String> {
         umask: 0o22,
         limits: vec![ResourceLimit { resource: 7, soft: Some(1024), hard: None }],
         terminal: false,
+        standing: Standing { witness: secret(), namespaces: vec![1, 300] },
     };
     vec![
         line("launcher.run", &LauncherRequest::from(run)),

@@ -1,11 +1,13 @@
 //! The starter of programs: fetches what a request selects, starts the program with it, and forgets it.
 //!
-//! Reading order: `service` (one request, which goes by `core_types::child`), `spawn` (what it does),
+//! Reading order: `service` (one request, which goes by `core_types::child`), `confinement` (for whom
+//! nothing is started), `spawn` (what it does),
 //! then `spawner`, `monitor` and `stage`, the small processes by which every child comes about, and `children` and
 //! `record` (what the audit log is told of them).
 //! Absent on purpose: vault keys, terminals' data, and any secret that outlives a request.
 
 mod children;
+mod confinement;
 mod fields;
 mod fork;
 mod handover;
@@ -16,5 +18,6 @@ pub mod service;
 pub mod spawn;
 pub mod spawner;
 mod stage;
+pub mod witness;
 
 pub use handover::{StagePlan, Step, StepError};

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-use core_crypto::sealed_file;
+use core_crypto::{SecureBytes, checksum, sealed_file};
 use core_daemon::{Answer, Caller, Context, Room, Serve, StartError, answer};
 use core_ipc::{CallError, CallOptions};
 use core_types::child::batches;
@@ -20,13 +20,18 @@ use core_types::protocol::{Call, DenialOf};
 use core_types::{ProfileName, SecretName};
 
 use crate::children::{Children, Note};
+use crate::confinement::refuse_confined;
 use crate::handover::StagePlan;
 use crate::record::{self, Recorder, bounded};
 use crate::spawn::{self, Child};
 use crate::spawner::{OWN_EXECUTABLE, Spawner};
+use crate::witness::Witness;
 
 /// Most resource limits of a request; the kernel knows 16.
 const LIMITS_MAX: usize = 32;
+
+/// Random bytes of which the witness's word is made.
+const WORD_BYTES: usize = 32;
 
 /// The starter of programs.
 pub struct Launcher {
@@ -50,7 +55,10 @@ impl Launcher {
     /// # Errors
     /// The spawner cannot be started, or the folder of its notes is one that others can change.
     pub fn new(context: Context) -> Result<Self, StartError> {
-        let spawner = Spawner::new(OWN_EXECUTABLE);
+        let word = SecureBytes::random(WORD_BYTES)
+            .map_err(|error| StartError::Service(format!("there is no word for the witness: {error}")))?;
+        let witness = Witness::new(&context.paths.witness(), checksum(word.expose()));
+        let spawner = Spawner::new(OWN_EXECUTABLE, witness);
         spawner
             .start()
             .map_err(|error| StartError::Service(format!("the spawner cannot be started: {error}")))?;
@@ -115,6 +123,10 @@ impl Launcher {
         only_the_command_line(&caller)?;
         check(run)?;
         let [input, output, error, directory, control] = descriptors(caller.descriptors)?;
+        refuse_confined(&run.standing, &caller.sender, &control, self.spawner.word()).inspect_err(|_| {
+            // Perhaps only because the witness is gone.
+            self.spawner.renew();
+        })?;
         let secrets = self.fetch(run, caller.deadline).await?;
         let environment = environment(run, &secrets, FIRST_DESCRIPTOR..)?;
         let files =

@@ -15,6 +15,7 @@ use core_types::protocol::{decode, encode};
 use daemon_launcher::StagePlan;
 use daemon_launcher::spawn::{Child, SpawnError, start};
 use daemon_launcher::spawner::Spawner;
+use daemon_launcher::witness::Witness;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
@@ -87,7 +88,13 @@ fn start_with(
     terminal: bool,
     first: &[ChildCommand],
 ) -> Result<Running, SpawnError> {
-    start_from(&Arc::new(Spawner::new(executable)), wanted, streams, terminal, first)
+    start_from(&spawner(executable), wanted, streams, terminal, first)
+}
+
+/// A spawner with a witness that nobody looks for.
+fn spawner(executable: &Path) -> Arc<Spawner> {
+    let link = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("witness-{}", std::process::id()));
+    Arc::new(Spawner::new(executable, Witness::new(&link, "word".to_owned())))
 }
 
 /// As [`start_with`], from a spawner that there is.
@@ -531,7 +538,7 @@ fn parent(pid: u32) -> u32 {
 
 #[test]
 fn a_spawner_that_was_killed_is_replaced_and_its_children_go_on() {
-    let spawner = Arc::new(Spawner::new(launcher()));
+    let spawner = spawner(launcher());
     let (their_input, input) = pipe().unwrap();
     let wanted = shell("read word; exit 7");
     let first = start_from(&spawner, &wanted, [their_input.into(), null(), null()], false, &[]).unwrap();

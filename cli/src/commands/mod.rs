@@ -111,6 +111,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
 /// `pds run`: what it needs of the session, around what it does.
 fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failure> {
     let profiles = session.profiles()?;
+    let witness = session.paths.witness();
     let plan = || RunPlan {
         profiles: profiles.clone(),
         selection: selection(&options.only),
@@ -119,7 +120,11 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
         descriptors: options.descriptors.clone(),
         stdin: options.stdin.clone(),
         command: options.command.clone(),
+        witness: witness.clone(),
     };
+    if options.here {
+        return run::run_here(session, plan());
+    }
     let undelivered =
         |error: &RunError| matches!(error, RunError::Call(CallError::Refused(Refusal::ServiceUnknown)));
     let end = Instant::now() + session.usual_deadline();

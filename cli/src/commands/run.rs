@@ -1,11 +1,13 @@
 //! `pds run`: has the launcher start the command, and stands between it and the user's terminal until it ends.
 
 mod caller;
+mod here;
 mod signals;
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use core_ipc::blocking::Client;
@@ -20,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
+pub(crate) use self::here::run_here;
 use self::signals::Signals;
 use crate::terminal::{Ready, Screen};
 
@@ -43,6 +46,8 @@ pub(crate) struct RunPlan {
     pub(crate) stdin: Option<SecretName>,
     /// The program and its arguments.
     pub(crate) command: Vec<OsString>,
+    /// What leads to the launcher's witness.
+    pub(crate) witness: PathBuf,
 }
 
 /// Why there is no exit code of the command.
@@ -123,6 +128,7 @@ fn describe(request: RunPlan, terminal: bool) -> Run {
         umask: caller::file_mode_mask(),
         limits: caller::limits(),
         terminal,
+        standing: caller::standing(&request.witness),
     }
 }
 
@@ -298,6 +304,7 @@ mod tests {
             descriptors: vec![],
             stdin: None,
             command: vec!["cmd".into(), "an argument".into()],
+            witness: "/dev/null".into(),
         }
     }
 

@@ -30,6 +30,19 @@ pub struct Mapping {
     pub name: SecretName,
 }
 
+/// What a caller shows of where it stands, because nothing is started for a confined one. What it could lie about is
+/// checked, or of no use to one that could say [`Self::witness`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Standing {
+    /// The word of the launcher's witness; empty if the caller cannot read it.
+    pub witness: WireSecret,
+    /// Numbers of its namespaces and of its root directory.
+    pub namespaces: Vec<u64>,
+}
+
+/// What the name of the file begins with by which the launcher's witness shows its word.
+pub const WITNESS_FILE: &str = "pds-witness-";
+
 /// Starts a program with secrets in its environment.
 ///
 /// Descriptors that travel with it, in this order: standard input, output and error of the child, its working
@@ -60,6 +73,8 @@ pub struct Run {
     pub limits: Vec<ResourceLimit>,
     /// Whether one of the three streams is a pseudo-terminal that the child shall be controlled by.
     pub terminal: bool,
+    /// Where the caller stands.
+    pub standing: Standing,
 }
 
 impl Run {
@@ -138,6 +153,9 @@ pub enum LauncherDenial {
     /// The request itself is out of its limits.
     #[error("the request is out of its limits: {0}")]
     Invalid(String),
+    /// The child would not be confined as the caller is.
+    #[error("the caller is confined, and what the launcher starts is not: {0}")]
+    Confined(String),
     /// The machine could not start it.
     #[error("the child could not be started: {0}")]
     Spawn(String),

@@ -5,9 +5,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
+use core_ipc::namespaces;
 use core_types::WireSecret;
-use core_types::protocol::launcher::{OsBytes, ResourceLimit};
+use core_types::protocol::launcher::{OsBytes, ResourceLimit, Standing, WITNESS_FILE};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, getrlimit, umask};
 
@@ -78,4 +80,19 @@ pub(super) fn streams(without_input: bool) -> io::Result<[OwnedFd; 3]> {
 pub(super) fn directory() -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(".", flags, Mode::empty())?)
+}
+
+/// Where this process stands, so that the launcher can tell that it is not confined; `witness` leads to the launcher's
+/// witness.
+pub(super) fn standing(witness: &Path) -> Standing {
+    let word = witness_word(witness).unwrap_or_default();
+    Standing { witness: WireSecret::new(word.into_bytes()), namespaces: namespaces::of("self") }
+}
+
+/// The word in the name of a file of the witness, which has no path: `/memfd:NAME (deleted)`. Nothing is opened, because
+/// the process may be another one by now.
+fn witness_word(witness: &Path) -> Option<String> {
+    let name = std::fs::read_link(std::fs::read_link(witness).ok()?).ok()?;
+    let name = name.to_str()?.strip_prefix("/memfd:")?.strip_prefix(WITNESS_FILE)?;
+    Some(name.split(' ').next()?.to_owned())
 }

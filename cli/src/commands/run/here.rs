@@ -1,0 +1,135 @@
+//! `pds run --here`: this process itself becomes the command, with the secrets that the launcher would have given it.
+//!
+//! For callers that the launcher starts nothing for, and for containers. What the command gets is decided by the same
+//! code; what it inherits is whatever this process has.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use core_crypto::sealed_file;
+use core_types::child::batches;
+use core_types::child::environment::{environment, find};
+use core_types::limits::SECRET_DESCRIPTORS_MAX;
+use core_types::protocol::launcher::{LauncherDenial, OsBytes, Run};
+use core_types::protocol::secrets::{GetBatch, List, NamedSecret, Selection};
+use core_types::{ProfileName, SecretName};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::stdio::dup2_stdin;
+
+use super::{RunError, RunPlan, describe};
+use crate::error::{Denial, Failure};
+use crate::fields;
+use crate::session::Session;
+
+/// Becomes the command. Returns only to say why not.
+///
+/// # Errors
+/// The command could not be executed, and never ran.
+pub(crate) fn run_here(session: &mut Session, request: RunPlan) -> Result<ExitCode, Failure> {
+    let call = describe(request, false);
+    let secrets = fetch(session, &call)?;
+    // Not its descriptor either is to reach the command, or to stand where one of the command's own is to be.
+    session.disconnect();
+    let files = hand_on(&call, &secrets)?;
+    let numbers = files.iter().filter_map(|file| u32::try_from(file.as_raw_fd()).ok());
+    let environment = environment(&call, &secrets, numbers).map_err(denied)?;
+    drop(secrets);
+    let mut command = command(&call, &environment)?;
+    Err(not_executed(&command.exec()))
+}
+
+/// Reads everything the request selects: all of it, or nothing.
+fn fetch(session: &mut Session, run: &Run) -> Result<Vec<NamedSecret>, Failure> {
+    let mut secrets = Vec::new();
+    for batch in planned(session, run)? {
+        if matches!(&batch.selection, Selection::Only(patterns) if patterns.is_empty()) {
+            continue;
+        }
+        for NamedSecret { name, value } in session.call(&batch)? {
+            let value = fields::opened(session, &batch.profile, name.as_str(), value)?;
+            secrets.push(NamedSecret { name, value });
+        }
+    }
+    Ok(secrets)
+}
+
+fn planned(session: &mut Session, run: &Run) -> Result<Vec<GetBatch>, Failure> {
+    if let [profile] = &run.profiles[..] {
+        return Ok(vec![batches::single(profile, run)]);
+    }
+    let mut listings = Vec::new();
+    for profile in &run.profiles {
+        listings.push((profile.clone(), names(session, profile)?));
+    }
+    batches::divided(&listings, run).map_err(denied)
+}
+
+/// All names of a profile.
+fn names(session: &mut Session, profile: &ProfileName) -> Result<Vec<SecretName>, Failure> {
+    let mut list = List { profile: profile.clone(), pattern: None, after: None };
+    let mut names = Vec::new();
+    loop {
+        let page = session.call(&list)?;
+        names.extend(page.entries.into_iter().map(|entry| entry.name));
+        match names.last() {
+            Some(last) if page.more => list.after = Some(last.clone()),
+            _ => return Ok(names),
+        }
+    }
+}
+
+/// Opens the files that the command is to get besides its streams, and puts a secret in the place of its input.
+fn hand_on(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OwnedFd>, Failure> {
+    if run.descriptors.len() > SECRET_DESCRIPTORS_MAX {
+        return Err(denied(LauncherDenial::Invalid("too many secrets as descriptors".to_owned())));
+    }
+    let failed = |error: io::Error| -> Failure {
+        RunError::at("a secret cannot be handed on as an open file")(error).into()
+    };
+    let file = |name: &SecretName| -> Result<OwnedFd, Failure> {
+        sealed_file(find(secrets, name).map_err(denied)?.value.expose()).map_err(failed)
+    };
+    if let Some(name) = &run.stdin {
+        dup2_stdin(file(name)?).map_err(|error| failed(error.into()))?;
+    }
+    let files: Vec<OwnedFd> = run.descriptors.iter().map(file).collect::<Result<_, _>>()?;
+    for file in &files {
+        fcntl_setfd(file, FdFlags::empty()).map_err(|error| failed(error.into()))?;
+    }
+    Ok(files)
+}
+
+fn command(run: &Run, environment: &[OsBytes]) -> Result<Command, Failure> {
+    let no_command = || denied(LauncherDenial::Invalid("no command".to_owned()));
+    let (program, arguments) = run.arguments.split_first().ok_or_else(no_command)?;
+    let mut command = Command::new(OsStr::from_bytes(program.expose()));
+    command.args(arguments.iter().map(|argument| OsStr::from_bytes(argument.expose())));
+    command.env_clear().envs(environment.iter().map(variable));
+    Ok(command)
+}
+
+/// Splits `NAME=value`. The first byte belongs to the name even if it is `=`, as it does in the C library.
+fn variable(pair: &OsBytes) -> (OsString, OsString) {
+    let pair = pair.expose();
+    let end = pair.iter().skip(1).position(|byte| *byte == b'=').map_or(pair.len(), |position| position + 1);
+    let value = pair.get(end + 1..).unwrap_or_default();
+    (OsString::from_vec(pair[..end].to_vec()), OsString::from_vec(value.to_vec()))
+}
+
+/// Tells by the codes of a shell why the command was not executed.
+fn not_executed(error: &io::Error) -> Failure {
+    use io::ErrorKind::{ArgumentListTooLong, NotFound, OutOfMemory, WouldBlock};
+    denied(match error.kind() {
+        NotFound => LauncherDenial::NotFound,
+        ArgumentListTooLong | OutOfMemory | WouldBlock => LauncherDenial::Spawn(error.to_string()),
+        _ => LauncherDenial::NotExecutable(error.to_string()),
+    })
+}
+
+fn denied(denial: LauncherDenial) -> Failure {
+    Failure::Denied(Denial::Launcher(denial))
+}
