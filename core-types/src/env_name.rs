@@ -55,12 +55,13 @@ const FORBIDDEN: &[Forbidden] = &[
             "TZDIR",
             "LIBPATH",
             "SHLIB_PATH",
-            "DYLD_INSERT_LIBRARIES",
-            "DYLD_LIBRARY_PATH",
-            "_RLD_LIST",
+            "SASL_PATH",
+            "GCC_EXEC_PREFIX",
+            "COMPILER_PATH",
+            "LIBRARY_PATH",
             "AUTHSTATE",
         ],
-        prefixes: &["LD_", "MALLOC_", "_RLD"],
+        prefixes: &["LD_", "LDR_", "DYLD_", "MALLOC_", "_RLD"],
     },
     Forbidden {
         reason: "steers which programs a shell finds or runs",
@@ -84,6 +85,11 @@ const FORBIDDEN: &[Forbidden] = &[
             "PWD",
             "OLDPWD",
             "READNULLCMD",
+            "TMPPREFIX",
+            "INPUTRC",
+            "EXINIT",
+            "VIMINIT",
+            "MYVIMRC",
             "SHELL",
             "SHELLOPTS",
             "USER",
@@ -94,6 +100,7 @@ const FORBIDDEN: &[Forbidden] = &[
             "MANPAGER",
             "LESSOPEN",
             "LESSCLOSE",
+            "LESSKEY",
             "BROWSER",
             "TERM",
             "TERMCAP",
@@ -108,18 +115,27 @@ const FORBIDDEN: &[Forbidden] = &[
         reason: "steers what a language run-time loads",
         names: &[
             "CLASSPATH",
+            "JAVA_HOME",
+            "JAVA_OPTS",
+            "MAVEN_OPTS",
+            "GRADLE_OPTS",
             "JAVA_TOOL_OPTIONS",
             "JDK_JAVA_OPTIONS",
             "_JAVA_OPTIONS",
             "NODE_OPTIONS",
             "NODE_PATH",
+            "NODE_REPL_EXTERNAL_MODULE",
+            "ELECTRON_RUN_AS_NODE",
             "PERL5DB",
             "PERL5LIB",
             "PERL5OPT",
             "PERLLIB",
             "PERLIO_DEBUG",
+            "PERL_MB_OPT",
+            "PERL_MM_OPT",
             "RUBYLIB",
             "RUBYOPT",
+            "RUBYSHELL",
             "GEM_HOME",
             "GEM_PATH",
             "BUNDLE_GEMFILE",
@@ -134,24 +150,49 @@ const FORBIDDEN: &[Forbidden] = &[
             "PHPRC",
             "R_PROFILE",
             "R_PROFILE_USER",
+            "R_ENVIRON",
+            "R_ENVIRON_USER",
+            "R_LIBS",
+            "R_LIBS_USER",
+            "JULIA_LOAD_PATH",
+            "JULIA_DEPOT_PATH",
+            "OCAMLRUNPARAM",
+            "CAML_LD_LIBRARY_PATH",
+            "GHCRTS",
             "TCLLIBPATH",
             "GUILE_LOAD_PATH",
-            "CORECLR_PROFILER_PATH",
-            "CORECLR_ENABLE_PROFILING",
-            "COMPLUS_PROFAPI_PROFILERCOMPATIBILITYSETTING",
+            "RUSTC",
             "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTDOC",
+            "CARGO_HOME",
+            "GOENV",
+            "GOROOT",
             "RUSTFLAGS",
             "GOFLAGS",
             "MAKEFLAGS",
             "OPENCL_VENDOR_PATH",
             "VK_LAYER_PATH",
         ],
-        prefixes: &["PYTHON", "DOTNET_", "NPM_CONFIG_", "LUA_INIT_", "LUA_PATH_", "LUA_CPATH_"],
+        prefixes: &[
+            "PYTHON",
+            "DOTNET_",
+            "COR_",
+            "CORECLR_",
+            "COMPLUS_",
+            "NPM_CONFIG_",
+            "LUA_INIT_",
+            "LUA_PATH_",
+            "LUA_CPATH_",
+        ],
     },
     Forbidden {
         reason: "steers whom TLS trusts or where the network goes",
         names: &[
             "CURL_CA_BUNDLE",
+            "AWS_CA_BUNDLE",
+            "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+            "GNUTLS_SYSTEM_PRIORITY_FILE",
             "GIT_SSL_NO_VERIFY",
             "NODE_EXTRA_CA_CERTS",
             "NODE_TLS_REJECT_UNAUTHORIZED",
@@ -166,6 +207,8 @@ const FORBIDDEN: &[Forbidden] = &[
             "HTTP_PROXY",
             "HTTPS_PROXY",
             "ALL_PROXY",
+            "FTP_PROXY",
+            "RSYNC_PROXY",
             "NO_PROXY",
         ],
         prefixes: &[],
@@ -183,7 +226,6 @@ const FORBIDDEN: &[Forbidden] = &[
             "DBUS_SYSTEM_BUS_ADDRESS",
             "DISPLAY",
             "KRB5CCNAME",
-            "KRB5_CONFIG",
             "KRB5_KTNAME",
             "KRBCONFDIR",
             "KRBTKFILE",
@@ -200,10 +242,15 @@ const FORBIDDEN: &[Forbidden] = &[
             "GTK_PATH",
             "QT_PLUGIN_PATH",
             "GIO_EXTRA_MODULES",
+            "GDK_PIXBUF_MODULE_FILE",
+            "GST_PLUGIN_PATH",
+            "LIBGL_DRIVERS_PATH",
+            "GNUPGHOME",
             "USR_ACE",
+            "VAR_ACE",
             "DLC_ACE",
         ],
-        prefixes: &["SUDO_", "XDG_"],
+        prefixes: &["SUDO_", "XDG_", "KRB5_CONFIG"],
     },
     Forbidden { reason: "steers pds itself", names: &[], prefixes: &["PDS_"] },
 ];
@@ -269,6 +316,26 @@ mod tests {
             "GITHUB_TOKEN",
         ] {
             assert!(forbidden(variable).is_none(), "{variable}");
+        }
+    }
+
+    /// `unsecvars.h` of glibc 2.41 and `initial_badenv_table` of sudo 1.9, with a name for each pattern.
+    #[test]
+    fn what_glibc_ignores_in_secure_mode_and_what_sudo_removes_is_forbidden() {
+        let glibc = "GCONV_PATH GETCONF_DIR GLIBC_TUNABLES HOSTALIASES LD_AUDIT LD_BIND_NOT LD_BIND_NOW LD_DEBUG \
+            LD_DEBUG_OUTPUT LD_DYNAMIC_WEAK LD_LIBRARY_PATH LD_ORIGIN_PATH LD_PRELOAD LD_PROFILE LD_SHOW_AUXV \
+            LD_VERBOSE LD_WARN LOCALDOMAIN LOCPATH MALLOC_ARENA_MAX MALLOC_ARENA_TEST MALLOC_MMAP_MAX_ \
+            MALLOC_MMAP_THRESHOLD_ MALLOC_PERTURB_ MALLOC_TOP_PAD_ MALLOC_TRACE MALLOC_TRIM_THRESHOLD_ NIS_PATH \
+            NLSPATH RESOLV_HOST_CONF RES_OPTIONS TMPDIR TZDIR";
+        let sudo = "IFS CDPATH LOCALDOMAIN RES_OPTIONS HOSTALIASES NLSPATH PATH_LOCALE LD_X _RLD_X SHLIB_PATH LDR_X \
+            LIBPATH AUTHSTATE DYLD_X KRB5_CONFIG KRB5_CONFIG_X KRB5_KTNAME VAR_ACE USR_ACE DLC_ACE TERMINFO \
+            TERMINFO_DIRS TERMPATH TERMCAP ENV BASH_ENV PS4 GLOBIGNORE BASHOPTS SHELLOPTS JAVA_TOOL_OPTIONS \
+            PERLIO_DEBUG PERLLIB PERL5LIB PERL5OPT PERL5DB FPATH NULLCMD READNULLCMD ZDOTDIR TMPPREFIX PYTHONHOME \
+            PYTHONPATH PYTHONINSPECT PYTHONUSERBASE RUBYLIB RUBYOPT";
+        let hooks = "DOTNET_STARTUP_HOOKS COR_PROFILER CORECLR_PROFILER COMPLUS_X NODE_OPTIONS JDK_JAVA_OPTIONS \
+            GIT_SSH_COMMAND GIT_EXTERNAL_DIFF SSL_CERT_FILE OPENSSL_CONF SSLKEYLOGFILE RUSTC_WRAPPER";
+        for variable in [glibc, sudo, hooks].into_iter().flat_map(str::split_whitespace) {
+            assert!(forbidden(variable).is_some(), "{variable}");
         }
     }
 
