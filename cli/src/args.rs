@@ -112,6 +112,8 @@ commands! {
     "purge" => Purge { options PurgeOptions },
     /// Run a command with secrets in its environment
     "run" => Run { options RunOptions },
+    /// List the programs that run with secrets, and the names of these
+    "ps" => Ps,
     /// Change the password of a profile
     "passwd" => Passwd { options PasswdOptions },
     /// Give a vault new keys, with all that is in it

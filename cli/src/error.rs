@@ -626,6 +626,7 @@ fn what_failed(command: &Command) -> String {
             let program = options.command.first().map(|program| program.to_string_lossy());
             format!("cannot run '{}'", shown(&program.unwrap_or_default()))
         }
+        Command::Ps => "cannot list the programs that run".to_owned(),
         Command::Passwd(_) => "cannot change the password".to_owned(),
         Command::Rekey(_) => "cannot exchange the keys".to_owned(),
         Command::Factor(FactorCommand::List) => "cannot list the ways to unlock".to_owned(),

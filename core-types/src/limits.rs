@@ -76,6 +76,8 @@ pub const SELECTION_MAX: usize = 10_000;
 pub const ARGUMENTS_MAX: usize = 200_000;
 /// Most secrets that a child gets as descriptors.
 pub const SECRET_DESCRIPTORS_MAX: usize = 64;
+/// Largest page of programs that run, in programs: with the longest names of their secrets it fits into one answer.
+pub const CHILD_PAGE_MAX: usize = 50;
 /// Longest single `NAME=value` string Linux accepts, its NUL included (`MAX_ARG_STRLEN`, execve(2)).
 pub const ENVIRONMENT_STRING_BYTES_MAX: usize = 131_072;
 

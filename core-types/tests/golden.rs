@@ -14,7 +14,7 @@ use core_types::protocol::bus::{
 use core_types::protocol::explanation::{Decision, Explain, Explanation, GateVerdict, Verdict};
 use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, RevokeGrant};
 use core_types::protocol::launcher::{
-    ChildCommand, ChildEvent, LauncherRequest, Mapping, ResourceLimit, Run, Standing,
+    ChildCommand, ChildEvent, Children, Handed, LauncherRequest, Mapping, ResourceLimit, Run, Standing,
 };
 use core_types::protocol::profile::{
     AuditHead, AuditPoint, AuditSearch, AuditStatus, AuditSync, AuditTail, AuditVerify, BeginUnlock,
@@ -440,17 +440,20 @@ fn launcher() -> Vec<String> {
         selection: Selection::All,
         mappings: vec![Mapping { variable: "V".to_owned(), name: SecretName::parse("a").unwrap() }],
         prefix: "P_".to_owned(),
-        descriptors: vec![SecretName::parse("b").unwrap()],
-        stdin: Some(SecretName::parse("c").unwrap()),
+        handed: Box::new(Handed {
+            descriptors: vec![SecretName::parse("b").unwrap()],
+            stdin: Some(SecretName::parse("c").unwrap()),
+        }),
         arguments: vec![WireSecret::new(b"true".to_vec())],
         environment: vec![WireSecret::new(b"A=b".to_vec())],
         umask: 0o22,
         limits: vec![ResourceLimit { resource: 7, soft: Some(1024), hard: None }],
         terminal: false,
-        standing: Standing { witness: secret(), namespaces: vec![1, 300] },
+        standing: Box::new(Standing { witness: secret(), namespaces: vec![1, 300] }),
     };
     vec![
         line("launcher.run", &LauncherRequest::from(run)),
+        line("launcher.children", &LauncherRequest::from(Children { after: Some(300) })),
         line("child.signal", &ChildCommand::Signal(15)),
         line("child.signal-group", &ChildCommand::SignalGroup(2)),
         line("child.continue", &ChildCommand::Continue),

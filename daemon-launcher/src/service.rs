@@ -19,7 +19,7 @@ use core_types::protocol::secrets::{GetBatch, List, NamedSecret, SecretsDenial, 
 use core_types::protocol::{Call, DenialOf};
 use core_types::{ProfileName, SecretName};
 
-use crate::children::{Children, Note};
+use crate::children::{Children, Note, Noted};
 use crate::confinement::refuse_confined;
 use crate::handover::StagePlan;
 use crate::record::{self, Recorder, bounded};
@@ -44,7 +44,7 @@ pub struct Launcher {
 /// A program that runs: what is recorded of its start, and by what its end is waited for.
 struct Running {
     pid: u32,
-    entry: SecretOperationAudit,
+    noted: Noted,
     note: Note,
     monitor: UnixStream,
 }
@@ -77,6 +77,10 @@ impl Serve for Launcher {
                 let started = self.run(&run, caller).await;
                 answer(&run, started.map(|pid| Started { pid }))
             }
+            LauncherRequest::Children(list) => {
+                let listed = only_the_command_line(&caller).map(|()| self.children.page(list.after));
+                answer(&list, listed)
+            }
         }
     }
 
@@ -99,10 +103,10 @@ impl Launcher {
             }
         };
         match self.start(run, requester.clone(), caller).await {
-            Ok(Running { pid, entry, note, monitor }) => {
-                self.recorder.attempt(entry.clone(), room).await;
+            Ok(Running { pid, noted, note, monitor }) => {
+                self.recorder.attempt(noted.start.clone(), room).await;
                 // Only now, so that its end stands after its start.
-                self.children.watch(note, entry, monitor);
+                self.children.watch(note, noted, monitor);
                 Ok(pid)
             }
             Err(denial) => {
@@ -129,12 +133,17 @@ impl Launcher {
         })?;
         let secrets = self.fetch(run, caller.deadline).await?;
         let environment = environment(run, &secrets, FIRST_DESCRIPTOR..)?;
-        let files =
-            run.descriptors.iter().map(|name| opened_file(&secrets, name)).collect::<Result<_, _>>()?;
-        let input = run.stdin.iter().map(|name| opened_file(&secrets, name)).next().unwrap_or(Ok(input))?;
+        let files = run
+            .handed
+            .descriptors
+            .iter()
+            .map(|name| opened_file(&secrets, name))
+            .collect::<Result<_, _>>()?;
+        let input =
+            run.handed.stdin.iter().map(|name| opened_file(&secrets, name)).next().unwrap_or(Ok(input))?;
         let (variables, mut names): (Vec<_>, Vec<_>) = given(run, &secrets).into_iter().unzip();
         drop(secrets);
-        names.extend(run.stdin.clone());
+        names.extend(run.handed.stdin.clone());
         names.sort();
         names.dedup();
         let plan = StagePlan {
@@ -155,12 +164,12 @@ impl Launcher {
         let (children, start) = (Arc::clone(&self.children), record::attempt(run, requester, &Ok(record)));
         let announce = move |pid| {
             let child = start.child.clone().map(|child| ChildRecord { pid, ..child });
-            let start = SecretOperationAudit { child, ..start };
-            (pid, children.note(&start), start)
+            let noted = Noted::new(SecretOperationAudit { child, ..start });
+            (pid, children.note(&noted), noted)
         };
-        let ((pid, note, entry), monitor) =
+        let ((pid, note, noted), monitor) =
             spawn::start(&self.spawner, child, caller.deadline, announce).await?;
-        Ok(Running { pid, entry, note, monitor })
+        Ok(Running { pid, noted, note, monitor })
     }
 
     /// Reads everything the request selects: all of it, or nothing.
@@ -247,7 +256,7 @@ fn check(run: &Run) -> Result<(), LauncherDenial> {
     if run.mappings.len() > SELECTION_MAX || run.limits.len() > LIMITS_MAX {
         return invalid("too many mappings or limits");
     }
-    if run.descriptors.len() > SECRET_DESCRIPTORS_MAX {
+    if run.handed.descriptors.len() > SECRET_DESCRIPTORS_MAX {
         return invalid("too many secrets as descriptors");
     }
     if run.arguments.iter().chain(&run.environment).any(has_nul) {

@@ -18,6 +18,7 @@ mod logs;
 mod mv;
 mod passwd;
 mod profile;
+mod ps;
 mod reads;
 mod recovery;
 mod rekey;
@@ -35,6 +36,7 @@ use std::time::Instant;
 use core_ipc::CallError;
 use core_types::header::Refusal;
 use core_types::pattern::Pattern;
+use core_types::protocol::launcher::Handed;
 use core_types::protocol::secrets::Selection;
 
 use self::run::{RunError, RunPlan};
@@ -78,6 +80,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Restore(options) => history::restore(session, &options.name, options.version),
         Command::Purge(options) => history::purge(session, &options.name, options.yes),
         Command::Run(options) => return launch(session, options),
+        Command::Ps => ps::run(session),
         Command::Passwd(options) => passwd::run(session, options),
         Command::Rekey(options) => rekey::run(session, options),
         Command::Factor(command) => factor::run(session, command),
@@ -117,8 +120,7 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
         selection: selection(&options.only),
         mappings: options.mappings.clone(),
         prefix: options.prefix.clone(),
-        descriptors: options.descriptors.clone(),
-        stdin: options.stdin.clone(),
+        handed: Handed { descriptors: options.descriptors.clone(), stdin: options.stdin.clone() },
         command: options.command.clone(),
         witness: witness.clone(),
     };

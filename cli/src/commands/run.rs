@@ -12,11 +12,11 @@ use std::process::ExitCode;
 
 use core_ipc::blocking::Client;
 use core_ipc::{CallError, CallOptions};
+use core_types::ProfileName;
 use core_types::header::Refusal;
-use core_types::protocol::launcher::{ChildCommand, ChildEvent, LauncherDenial, Mapping, Run};
+use core_types::protocol::launcher::{ChildCommand, ChildEvent, Handed, LauncherDenial, Mapping, Run};
 use core_types::protocol::secrets::Selection;
 use core_types::protocol::{decode, encode};
-use core_types::{ProfileName, SecretName};
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
@@ -40,10 +40,8 @@ pub(crate) struct RunPlan {
     pub(crate) mappings: Vec<Mapping>,
     /// Put before the variables made from names.
     pub(crate) prefix: String,
-    /// Secrets that the command gets as open files.
-    pub(crate) descriptors: Vec<SecretName>,
-    /// The secret that is its standard input.
-    pub(crate) stdin: Option<SecretName>,
+    /// Secrets that the command gets otherwise than as variables.
+    pub(crate) handed: Handed,
     /// The program and its arguments.
     pub(crate) command: Vec<OsString>,
     /// What leads to the launcher's witness.
@@ -86,7 +84,7 @@ fn run_with(
     let (control, monitors_end) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(RunError::at("the child's control socket cannot be made"))?;
-    let mut streams = caller::streams(request.stdin.is_some())
+    let mut streams = caller::streams(request.handed.stdin.is_some())
         .map_err(RunError::at("the standard streams cannot be handed on"))?;
     let screen = Screen::replace(&mut streams)
         .map_err(RunError::at("no pseudo-terminal can be had for the command"))?;
@@ -121,14 +119,13 @@ fn describe(request: RunPlan, terminal: bool) -> Run {
         selection: request.selection,
         mappings: request.mappings,
         prefix: request.prefix,
-        descriptors: request.descriptors,
-        stdin: request.stdin,
+        handed: Box::new(request.handed),
         arguments: request.command.into_iter().map(caller::os_bytes).collect(),
         environment: caller::environment(),
         umask: caller::file_mode_mask(),
         limits: caller::limits(),
         terminal,
-        standing: caller::standing(&request.witness),
+        standing: Box::new(caller::standing(&request.witness)),
     }
 }
 
@@ -301,8 +298,7 @@ mod tests {
             selection: Selection::All,
             mappings: vec![],
             prefix: "X_".to_owned(),
-            descriptors: vec![],
-            stdin: None,
+            handed: Handed::default(),
             command: vec!["cmd".into(), "an argument".into()],
             witness: "/dev/null".into(),
         }

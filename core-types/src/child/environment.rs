@@ -103,7 +103,7 @@ fn assign<'a>(
         let secret = find(secrets, &mapping.name)?;
         add(&mut assigned, mapping.variable.clone(), Content::Value(secret))?;
     }
-    for (name, number) in run.descriptors.iter().zip(numbers) {
+    for (name, number) in run.handed.descriptors.iter().zip(numbers) {
         let secret = find(secrets, name)?;
         let variable = descriptor_variable(&run.prefix, name);
         add(&mut assigned, variable, Content::Descriptor(secret, number))?;
@@ -145,7 +145,7 @@ fn descriptor_variable(prefix: &str, name: &SecretName) -> String {
 /// its name or a pattern, and not because all are.
 fn is_variable(run: &Run, name: &SecretName) -> bool {
     match run.selection {
-        Selection::All => !run.handed().any(|handed| handed == name),
+        Selection::All => !run.handed.names().any(|handed| handed == name),
         Selection::Only(_) => selects(&run.selection, name),
     }
 }
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::ProfileName;
     use crate::pattern::Pattern;
-    use crate::protocol::launcher::Mapping;
+    use crate::protocol::launcher::{Handed, Mapping};
     use proptest::prelude::*;
 
     /// As it is where the launcher starts the child.
@@ -212,6 +212,10 @@ mod tests {
             environment: environment.iter().map(|pair| WireSecret::new(pair.as_bytes().to_vec())).collect(),
             ..Run::default()
         }
+    }
+
+    fn handed(descriptors: Vec<SecretName>) -> Box<Handed> {
+        Box::new(Handed { descriptors, stdin: None })
     }
 
     fn mapping(variable: &str, name: &str) -> Mapping {
@@ -253,8 +257,8 @@ mod tests {
     fn a_secret_that_is_an_open_file_is_a_variable_only_if_the_selection_names_it() {
         let secrets = [named("a", b"x"), named("b/c", b"nul\0"), named("in", b"\0")];
         let mut request = run(&["B_C_FD=old"]);
-        request.descriptors = vec![SecretName::parse("b/c").unwrap(), SecretName::parse("a").unwrap()];
-        request.stdin = Some(SecretName::parse("in").unwrap());
+        request.handed.descriptors = vec![SecretName::parse("b/c").unwrap(), SecretName::parse("a").unwrap()];
+        request.handed.stdin = Some(SecretName::parse("in").unwrap());
         let made = environment(&request, &secrets).unwrap();
         assert_eq!(texts(&made), ["A_FD=4", "B_C_FD=3", "PDS_PROFILE=work"]);
         request.selection = Selection::Only(vec![Pattern::parse("a").unwrap()]);
@@ -273,10 +277,10 @@ mod tests {
             (vec![name("a"), name("A")], vec![named("a", b"x"), named("A", b"y")]),
             (vec![name("a"), name("a")], vec![named("a", b"x")]),
         ] {
-            let denial = environment(&Run { descriptors, ..run(&[]) }, &secrets).unwrap_err();
+            let denial = environment(&Run { handed: handed(descriptors), ..run(&[]) }, &secrets).unwrap_err();
             assert!(matches!(denial, LauncherDenial::Collision { variable, .. } if variable == "A_FD"));
         }
-        let request = Run { descriptors: vec![name("preload")], prefix: "LD_".to_owned(), ..run(&[]) };
+        let request = Run { handed: handed(vec![name("preload")]), prefix: "LD_".to_owned(), ..run(&[]) };
         let denial = environment(&request, &[named("preload", b"x")]).unwrap_err();
         assert!(matches!(denial, LauncherDenial::ForbiddenVariable { .. }));
     }

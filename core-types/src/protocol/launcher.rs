@@ -30,6 +30,15 @@ pub struct Mapping {
     pub name: SecretName,
 }
 
+/// Secrets that a child gets otherwise than as variables.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Handed {
+    /// Those that it gets as open files, by the order of the descriptors' numbers.
+    pub descriptors: Vec<SecretName>,
+    /// The one that is its standard input.
+    pub stdin: Option<SecretName>,
+}
+
 /// What a caller shows of where it stands, because nothing is started for a confined one. What it could lie about is
 /// checked, or of no use to one that could say [`Self::witness`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -58,11 +67,8 @@ pub struct Run {
     pub mappings: Vec<Mapping>,
     /// Put before the variables made from names.
     pub prefix: String,
-    /// Secrets that the child gets as open files, by the order of the descriptors' numbers; what becomes one is put into
-    /// the environment only if the selection names it.
-    pub descriptors: Vec<SecretName>,
-    /// The secret that is the child's standard input; the same holds for it.
-    pub stdin: Option<SecretName>,
+    /// Secrets that are handed on otherwise than as variables; they become one only if the selection names them.
+    pub handed: Box<Handed>,
     /// The program and its arguments.
     pub arguments: Vec<OsBytes>,
     /// The caller's environment, as `NAME=value`.
@@ -74,17 +80,19 @@ pub struct Run {
     /// Whether one of the three streams is a pseudo-terminal that the child shall be controlled by.
     pub terminal: bool,
     /// Where the caller stands.
-    pub standing: Standing,
+    pub standing: Box<Standing>,
 }
 
 impl Run {
     /// The secrets that are asked for by their whole names, outside the selection.
     pub fn named(&self) -> impl Iterator<Item = &SecretName> {
-        self.mappings.iter().map(|mapping| &mapping.name).chain(self.handed())
+        self.mappings.iter().map(|mapping| &mapping.name).chain(self.handed.names())
     }
+}
 
-    /// The secrets that the child gets otherwise than as variables.
-    pub fn handed(&self) -> impl Iterator<Item = &SecretName> {
+impl Handed {
+    /// All of them.
+    pub fn names(&self) -> impl Iterator<Item = &SecretName> {
         self.descriptors.iter().chain(&self.stdin)
     }
 }
@@ -97,6 +105,37 @@ pub const RUN_DESCRIPTORS: usize = 5;
 pub struct Started {
     /// Process of the program, as the launcher sees it.
     pub pid: u32,
+}
+
+/// Lists the programs that run, in the order of their numbers, in pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Children {
+    /// Continue after this process, the last of the page before.
+    pub after: Option<u32>,
+}
+
+/// A page of the programs that run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildPage {
+    /// They.
+    pub children: Vec<RunningChild>,
+    /// Whether there are more after these.
+    pub more: bool,
+}
+
+/// A program that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningChild {
+    /// Its process.
+    pub pid: u32,
+    /// The profiles that it was to get secrets from.
+    pub profiles: Vec<String>,
+    /// The program as it was named, without arguments.
+    pub program: String,
+    /// When it was started, in milliseconds of the Unix epoch.
+    pub since_unix_ms: u64,
+    /// The names of the secrets it got.
+    pub secrets: Vec<String>,
 }
 
 /// Why a program was not started; it never ran.
@@ -189,5 +228,6 @@ service! {
     /// The starter of programs.
     LauncherService = LAUNCHER, sealed: true, denial: LauncherDenial, requests: LauncherRequest {
         1 Run -> Started,
+        2 Children -> ChildPage,
     }
 }

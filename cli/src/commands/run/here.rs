@@ -84,7 +84,7 @@ fn names(session: &mut Session, profile: &ProfileName) -> Result<Vec<SecretName>
 
 /// Opens the files that the command is to get besides its streams, and puts a secret in the place of its input.
 fn hand_on(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OwnedFd>, Failure> {
-    if run.descriptors.len() > SECRET_DESCRIPTORS_MAX {
+    if run.handed.descriptors.len() > SECRET_DESCRIPTORS_MAX {
         return Err(denied(LauncherDenial::Invalid("too many secrets as descriptors".to_owned())));
     }
     let failed = |error: io::Error| -> Failure {
@@ -93,10 +93,10 @@ fn hand_on(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OwnedFd>, Failure> 
     let file = |name: &SecretName| -> Result<OwnedFd, Failure> {
         sealed_file(find(secrets, name).map_err(denied)?.value.expose()).map_err(failed)
     };
-    if let Some(name) = &run.stdin {
+    if let Some(name) = &run.handed.stdin {
         dup2_stdin(file(name)?).map_err(|error| failed(error.into()))?;
     }
-    let files: Vec<OwnedFd> = run.descriptors.iter().map(file).collect::<Result<_, _>>()?;
+    let files: Vec<OwnedFd> = run.handed.descriptors.iter().map(file).collect::<Result<_, _>>()?;
     for file in &files {
         fcntl_setfd(file, FdFlags::empty()).map_err(|error| failed(error.into()))?;
     }
