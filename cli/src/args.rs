@@ -526,6 +526,14 @@ pub(crate) struct RunOptions {
     /// Hand on the secret NAME as standard input
     #[arg(long, value_name = "NAME", value_parser = secret_name)]
     pub(crate) stdin: Option<SecretName>,
+    /// Lay the secrets over the folder DIR as files that the command alone sees, and make no variables of them
+    ///
+    /// A secret NAME is the file NAME, `/` standing between folders; PDS_SECRETS_DIR tells the command the folder.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with_all = ["mappings", "prefix", "here"])]
+    pub(crate) files: Option<Option<PathBuf>>,
+    /// The user and group that the files belong to, as numbers
+    #[arg(long, value_name = "UID:GID", value_parser = owner, requires = "files")]
+    pub(crate) owner: Option<(u32, u32)>,
     /// Become the command instead of having the launcher start it: in containers and sandboxes
     #[arg(long)]
     pub(crate) here: bool,
@@ -630,6 +638,8 @@ enum ValueError {
     Seconds,
     #[error("it is not of the form VAR=NAME")]
     NoEquals,
+    #[error("it is not of the form UID:GID, two numbers")]
+    NoOwner,
     #[error("it is not any, all, or a number of factors from 2 to {FACTORS_MAX}")]
     Policy,
     #[error("{0}")]
@@ -687,6 +697,11 @@ fn label(text: &str) -> Result<FactorLabel, ValueError> {
 fn mapping(text: &str) -> Result<Mapping, ValueError> {
     let (variable, name) = text.split_once('=').ok_or(ValueError::NoEquals)?;
     Ok(Mapping { variable: variable.to_owned(), name: SecretName::parse(name)? })
+}
+
+fn owner(text: &str) -> Result<(u32, u32), ValueError> {
+    let (user, group) = text.split_once(':').ok_or(ValueError::NoOwner)?;
+    Ok((user.parse().map_err(|_| ValueError::NoOwner)?, group.parse().map_err(|_| ValueError::NoOwner)?))
 }
 
 fn secret_name(text: &str) -> Result<SecretName, NameError> {

@@ -582,9 +582,10 @@ fn launcher_next(denial: &LauncherDenial) -> Option<String> {
     Some(match denial {
         LauncherDenial::Secrets(denial) => return secrets_next(denial, None),
         LauncherDenial::SecretsUnreachable(_) => "see `pds status` and `pds daemon logs`".to_owned(),
+        LauncherDenial::FileAndFolder { .. } => "leave one of them out with --only".to_owned(),
         LauncherDenial::Collision { .. } => "leave it out with --only".to_owned(),
         LauncherDenial::NulByte(name) | LauncherDenial::ValueTooLong { name, .. } => {
-            format!("hand it on as an open file with `--fd {name}`, or leave it out with --only")
+            format!("hand it on with `--fd {name}` or as a file with --files, or leave it out with --only")
         }
         LauncherDenial::ForbiddenVariable { .. } => {
             "leave it out with --only, or give it another variable with --only and --env VAR=NAME".to_owned()
@@ -817,6 +818,7 @@ mod tests {
             (D::Collision { variable: text(), first: text(), second: text() }, Exit::NotStarted),
             (D::ForbiddenVariable { variable: text(), name: text(), reason: text() }, Exit::NotStarted),
             (D::InvalidVariable(text()), Exit::NotStarted),
+            (D::FileAndFolder { file: text(), within: text() }, Exit::NotStarted),
             (D::NulByte(text()), Exit::NotStarted),
             (D::ValueTooLong { name: text(), bytes: 2, limit: 1 }, Exit::NotStarted),
             (D::NotFound, Exit::CommandNotFound),

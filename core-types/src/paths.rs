@@ -186,6 +186,12 @@ impl Paths {
         self.state.join("anchors")
     }
 
+    /// The folder over which programs get their secrets as files; it stays empty for all others.
+    #[must_use]
+    pub fn secret_files(&self) -> PathBuf {
+        self.runtime.join("secrets")
+    }
+
     /// The link to what the launcher's witness shows.
     #[must_use]
     pub fn witness(&self) -> PathBuf {

@@ -14,7 +14,7 @@ use core_types::protocol::bus::{
 use core_types::protocol::explanation::{Decision, Explain, Explanation, GateVerdict, Verdict};
 use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, RevokeGrant};
 use core_types::protocol::launcher::{
-    ChildCommand, ChildEvent, Children, Handed, LauncherRequest, Mapping, ResourceLimit, Run, Standing,
+    ChildCommand, ChildEvent, Children, Files, Handed, LauncherRequest, Mapping, ResourceLimit, Run, Standing,
 };
 use core_types::protocol::profile::{
     AuditHead, AuditPoint, AuditSearch, AuditStatus, AuditSync, AuditTail, AuditVerify, BeginUnlock,
@@ -443,6 +443,7 @@ fn launcher() -> Vec<String> {
         handed: Box::new(Handed {
             descriptors: vec![SecretName::parse("b").unwrap()],
             stdin: Some(SecretName::parse("c").unwrap()),
+            files: Some(Files { folder: Some("/s".to_owned()), owner: Some((300, 2)) }),
         }),
         arguments: vec![WireSecret::new(b"true".to_vec())],
         environment: vec![WireSecret::new(b"A=b".to_vec())],

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use core_types::WireSecret;
 use core_types::limits::SECRET_DESCRIPTORS_MAX;
 use core_types::protocol::launcher::{OsBytes, ResourceLimit};
 use core_types::protocol::profile::ChildExit;
@@ -55,6 +56,19 @@ pub struct StagePlan {
     pub umask: u32,
     /// Its resource limits.
     pub limits: Vec<ResourceLimit>,
+    /// The files that it alone sees.
+    pub files: Option<SecretFiles>,
+}
+
+/// Files that a child alone sees.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SecretFiles {
+    /// The folder over which they are laid.
+    pub folder: String,
+    /// The user and group they belong to, if not the child's.
+    pub owner: Option<(u32, u32)>,
+    /// Their names, relative to the folder, and values.
+    pub files: Vec<(String, WireSecret)>,
 }
 
 /// From a stage to the launcher. After `Executing` the socket's end says that the program runs.
@@ -85,6 +99,9 @@ pub enum Step {
     /// Changing to the caller's directory.
     #[error("changing to the working directory")]
     Directory,
+    /// Laying secrets over a folder as files.
+    #[error("making the files of secrets that only the child sees")]
+    Files,
     /// Setting a resource limit.
     #[error("setting the resource limits")]
     Limits,

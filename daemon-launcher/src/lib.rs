@@ -14,10 +14,11 @@ mod handover;
 mod monitor;
 mod own_process;
 mod record;
+mod secret_files;
 pub mod service;
 pub mod spawn;
 pub mod spawner;
 mod stage;
 pub mod witness;
 
-pub use handover::{StagePlan, Step, StepError};
+pub use handover::{SecretFiles, StagePlan, Step, StepError};

@@ -5,11 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-use core_crypto::{SecureBytes, checksum, sealed_file};
+use core_crypto::{SecureBytes, checksum, private_fs, sealed_file};
 use core_daemon::{Answer, Caller, Context, Room, Serve, StartError, answer};
 use core_ipc::{CallError, CallOptions};
 use core_types::child::batches;
-use core_types::child::environment::{FIRST_DESCRIPTOR, environment, find, given};
+use core_types::child::environment::{FIRST_DESCRIPTOR, environment, find, given, with_variable};
+use core_types::child::files::{FOLDER_VARIABLE, files};
 use core_types::limits::{ARGUMENTS_MAX, SECRET_DESCRIPTORS_MAX, SELECTION_MAX};
 use core_types::protocol::launcher::{
     LauncherDenial, LauncherRequest, LauncherService, OsBytes, RUN_DESCRIPTORS, Run, Started,
@@ -21,7 +22,7 @@ use core_types::{ProfileName, SecretName};
 
 use crate::children::{Children, Note, Noted};
 use crate::confinement::refuse_confined;
-use crate::handover::StagePlan;
+use crate::handover::{SecretFiles, StagePlan};
 use crate::record::{self, Recorder, bounded};
 use crate::spawn::{self, Child};
 use crate::spawner::{OWN_EXECUTABLE, Spawner};
@@ -132,7 +133,12 @@ impl Launcher {
             self.spawner.renew();
         })?;
         let secrets = self.fetch(run, caller.deadline).await?;
+        let (folder, secret_files) = self.secret_files(run, &secrets)?.unzip();
         let environment = environment(run, &secrets, FIRST_DESCRIPTOR..)?;
+        let environment = match &folder {
+            Some(folder) => with_variable(environment, FOLDER_VARIABLE, folder.as_bytes()),
+            None => environment,
+        };
         let files = run
             .handed
             .descriptors
@@ -142,6 +148,8 @@ impl Launcher {
         let input =
             run.handed.stdin.iter().map(|name| opened_file(&secrets, name)).next().unwrap_or(Ok(input))?;
         let (variables, mut names): (Vec<_>, Vec<_>) = given(run, &secrets).into_iter().unzip();
+        let in_files = secret_files.iter().flat_map(|files: &SecretFiles| &files.files);
+        names.extend(in_files.filter_map(|(name, _)| SecretName::parse(name.as_str()).ok()));
         drop(secrets);
         names.extend(run.handed.stdin.clone());
         names.sort();
@@ -151,6 +159,7 @@ impl Launcher {
             environment,
             umask: run.umask,
             limits: run.limits.clone(),
+            files: secret_files,
         };
         let streams = [input, output, error];
         let child = Child { plan, streams, directory, files, control, terminal: run.terminal };
@@ -170,6 +179,27 @@ impl Launcher {
         let ((pid, note, noted), monitor) =
             spawn::start(&self.spawner, child, caller.deadline, announce).await?;
         Ok(Running { pid, noted, note, monitor })
+    }
+
+    /// The files that the program alone sees, and their folder.
+    fn secret_files(
+        &self,
+        run: &Run,
+        secrets: &[NamedSecret],
+    ) -> Result<Option<(String, SecretFiles)>, LauncherDenial> {
+        let Some(wanted) = &run.handed.files else { return Ok(None) };
+        let folder = match &wanted.folder {
+            Some(folder) => folder.clone(),
+            None => {
+                let folder = self.context.paths.secret_files();
+                private_fs::ensure_private_dir(&folder)
+                    .map_err(|error| LauncherDenial::Spawn(error.to_string()))?;
+                folder.to_string_lossy().into_owned()
+            }
+        };
+        let files = files(run, secrets)?.into_iter();
+        let files = files.map(|secret| (secret.name.to_string(), secret.value.clone())).collect();
+        Ok(Some((folder.clone(), SecretFiles { folder, owner: wanted.owner, files })))
     }
 
     /// Reads everything the request selects: all of it, or nothing.

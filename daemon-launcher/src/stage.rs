@@ -19,6 +19,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, fchdir, getrlimit, setrlimit, umask};
 
 use crate::handover::{StagePlan, StageReport, Step, StepError, receive, send};
+use crate::secret_files;
 
 /// All limits there are (getrlimit(2)).
 const RESOURCES: [Resource; 16] = [
@@ -109,6 +110,8 @@ fn prepare_command(
 
     hand_on(&files).map_err(StepError::at(Step::Prepare))?;
     fchdir(&directory).map_err(StepError::at(Step::Directory))?;
+    // After that, because a descriptor leads to the mounts that are left.
+    plan.files.iter().try_for_each(secret_files::make).map_err(StepError::at(Step::Files))?;
     umask(Mode::from_bits_truncate(plan.umask));
     stop_ignoring_signals().map_err(StepError::at(Step::Prepare))?;
     // The monitor started this process with all signals blocked; one that came meanwhile strikes here.

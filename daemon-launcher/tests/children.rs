@@ -116,6 +116,7 @@ fn start_from(
             environment: strings(&wanted.environment),
             umask: wanted.umask,
             limits: wanted.limits.clone(),
+            files: None,
         },
         streams,
         directory: rustix::fs::open(&wanted.directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())

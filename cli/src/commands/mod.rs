@@ -30,13 +30,14 @@ mod show;
 mod status;
 mod unlock;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use core_ipc::CallError;
 use core_types::header::Refusal;
 use core_types::pattern::Pattern;
-use core_types::protocol::launcher::Handed;
+use core_types::protocol::launcher::{Files, Handed};
 use core_types::protocol::secrets::Selection;
 
 use self::run::{RunError, RunPlan};
@@ -115,12 +116,18 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
 fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failure> {
     let profiles = session.profiles()?;
     let witness = session.paths.witness();
+    let files =
+        options.files.as_ref().map(|folder| wanted_files(folder.as_deref(), options.owner)).transpose()?;
     let plan = || RunPlan {
         profiles: profiles.clone(),
         selection: selection(&options.only),
         mappings: options.mappings.clone(),
         prefix: options.prefix.clone(),
-        handed: Handed { descriptors: options.descriptors.clone(), stdin: options.stdin.clone() },
+        handed: Handed {
+            descriptors: options.descriptors.clone(),
+            stdin: options.stdin.clone(),
+            files: files.clone(),
+        },
         command: options.command.clone(),
         witness: witness.clone(),
     };
@@ -131,6 +138,18 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
         |error: &RunError| matches!(error, RunError::Call(CallError::Refused(Refusal::ServiceUnknown)));
     let end = Instant::now() + session.usual_deadline();
     Ok(session.until_delivered(end, |client, _| run::run(client, plan()), undelivered)??)
+}
+
+/// What `--files` asks for; the folder by its whole path, because the launcher stands elsewhere.
+fn wanted_files(folder: Option<&Path>, owner: Option<(u32, u32)>) -> Result<Files, Failure> {
+    let whole = |folder: &Path| -> std::io::Result<String> {
+        let whole = std::fs::canonicalize(folder)?;
+        whole.into_os_string().into_string().map_err(|_| std::io::ErrorKind::InvalidInput.into())
+    };
+    let folder = folder.map(whole).transpose();
+    let folder =
+        folder.map_err(|source| Failure::Child { what: "the folder of --files cannot be used", source })?;
+    Ok(Files { folder, owner })
 }
 
 /// Which secrets `--only` selects; without it, all.

@@ -93,7 +93,8 @@ fn assign<'a>(
         return Err(LauncherDenial::InvalidVariable(run.prefix.clone()));
     }
     let mut assigned = BTreeMap::new();
-    for secret in secrets.iter().filter(|secret| is_variable(run, &secret.name)) {
+    let are_files = run.handed.files.is_some();
+    for secret in secrets.iter().filter(|secret| !are_files && is_wanted(run, &secret.name)) {
         add(&mut assigned, variable_name(&run.prefix, &secret.name), Content::Value(secret))?;
     }
     for mapping in &run.mappings {
@@ -141,9 +142,9 @@ fn descriptor_variable(prefix: &str, name: &SecretName) -> String {
     variable_name(prefix, name) + "_FD"
 }
 
-/// Whether a secret becomes a variable by its own name. One that the child gets otherwise does only if it is selected by
+/// Whether a secret becomes a variable, or a file, by its own name. One that the child gets otherwise does only if it is selected by
 /// its name or a pattern, and not because all are.
-fn is_variable(run: &Run, name: &SecretName) -> bool {
+pub(super) fn is_wanted(run: &Run, name: &SecretName) -> bool {
     match run.selection {
         Selection::All => !run.handed.names().any(|handed| handed == name),
         Selection::Only(_) => selects(&run.selection, name),
@@ -174,6 +175,13 @@ fn check(variable: &str, content: Content<'_>) -> Result<(), LauncherDenial> {
         return Err(LauncherDenial::ValueTooLong { name, bytes: bytes as u64, limit });
     }
     Ok(())
+}
+
+/// An environment with one more variable, which takes the place of the caller's.
+#[must_use]
+pub fn with_variable(environment: Vec<OsBytes>, variable: &str, value: &[u8]) -> Vec<OsBytes> {
+    let kept = environment.into_iter().filter(|pair| name_of(pair.expose()) != variable.as_bytes());
+    kept.chain([entry(variable, value)]).collect()
 }
 
 fn name_of(pair: &[u8]) -> &[u8] {
@@ -215,7 +223,7 @@ mod tests {
     }
 
     fn handed(descriptors: Vec<SecretName>) -> Box<Handed> {
-        Box::new(Handed { descriptors, stdin: None })
+        Box::new(Handed { descriptors, ..Handed::default() })
     }
 
     fn mapping(variable: &str, name: &str) -> Mapping {

@@ -5,3 +5,4 @@
 
 pub mod batches;
 pub mod environment;
+pub mod files;

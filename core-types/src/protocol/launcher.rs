@@ -37,6 +37,17 @@ pub struct Handed {
     pub descriptors: Vec<SecretName>,
     /// The one that is its standard input.
     pub stdin: Option<SecretName>,
+    /// Where those that would be variables lie as files instead.
+    pub files: Option<Files>,
+}
+
+/// Secrets as files that the child alone sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// The folder over which they are laid; without one, a folder of pds.
+    pub folder: Option<String>,
+    /// The user and group they belong to, if not the child's.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// What a caller shows of where it stands, because nothing is started for a confined one. What it could lie about is
@@ -170,6 +181,14 @@ pub enum LauncherDenial {
     /// `--env` or `--prefix` with something that is no variable name.
     #[error("'{0}' is not a variable name: use A-Z, a-z, 0-9 and _, not starting with a digit")]
     InvalidVariable(String),
+    /// Of two secrets one would be a file and a folder at once.
+    #[error("the secret '{file}' would be a file, and a folder for '{within}'")]
+    FileAndFolder {
+        /// The shorter name.
+        file: String,
+        /// The name that begins with it.
+        within: String,
+    },
     /// A value that no environment can hold.
     #[error("the value of '{0}' contains a NUL byte, which no environment variable can hold")]
     NulByte(String),
