@@ -508,18 +508,31 @@ pub(crate) struct SetOptions {
     pub(crate) note: Option<Note>,
 }
 
-/// Options of `pds run`.
+/// Which secrets become variables.
 #[derive(Debug, clap::Args)]
-pub(crate) struct RunOptions {
+pub(crate) struct SelectionOptions {
     /// Only these secrets, with commas between; `*` stands for any characters
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = pattern)]
     pub(crate) only: Vec<Pattern>,
+    /// No secret by its own name: only what --env and references say
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) none: bool,
     /// Put the secret NAME into the variable VAR, besides
     #[arg(long = "env", value_name = "VAR=NAME", value_parser = mapping)]
     pub(crate) mappings: Vec<Mapping>,
     /// Put this before each variable made from a name
-    #[arg(long, value_name = "X", default_value = "")]
-    pub(crate) prefix: String,
+    #[arg(long, value_name = "X")]
+    pub(crate) prefix: Option<String>,
+    /// Take the variables of this file too, in dotenv format; a value pds://PROFILE/NAME is replaced by the secret
+    #[arg(long = "env-file", value_name = "F")]
+    pub(crate) env_files: Vec<PathBuf>,
+}
+
+/// Options of `pds run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunOptions {
+    #[command(flatten)]
+    pub(crate) selected: SelectionOptions,
     /// Hand on the secret NAME as an open file, its descriptor's number in the variable with `_FD` at its end
     #[arg(long = "fd", value_name = "NAME", value_parser = secret_name)]
     pub(crate) descriptors: Vec<SecretName>,
@@ -832,12 +845,12 @@ mod tests {
         assert_eq!(args.options.profiles.len(), 2);
         assert!(!args.options.json);
         let Command::Run(run) = args.command else { panic!("not run") };
-        assert_eq!(run.only.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["x", "y/*", "z"]);
+        assert_eq!(run.selected.only.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["x", "y/*", "z"]);
         assert_eq!(
-            (run.mappings[0].variable.as_str(), run.mappings[0].name.as_str()),
+            (run.selected.mappings[0].variable.as_str(), run.selected.mappings[0].name.as_str()),
             ("PGPASSWORD", "db/pw")
         );
-        assert_eq!(run.prefix, "APP_");
+        assert_eq!(run.selected.prefix.as_deref(), Some("APP_"));
         assert_eq!(run.command, ["cmd", "-p", "--json", "--"]);
 
         assert_eq!(refused(&["run"]), ErrorKind::MissingRequiredArgument);

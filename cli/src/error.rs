@@ -23,6 +23,7 @@ use crate::args::{
     AuditCommand, Command, ConfigCommand, DaemonCommand, FactorCommand, ProfileCommand, RecoveryCommand,
 };
 use crate::commands::run::RunError;
+use crate::env_file::EnvFileError;
 use crate::input::InputError;
 use crate::output::{Messages, shown, time};
 use crate::prompt::PromptError;
@@ -127,6 +128,8 @@ pub(crate) enum Failure {
     Prompt(#[from] PromptError),
     #[error("{0}")]
     Input(#[from] InputError),
+    #[error("{0}")]
+    EnvFile(#[from] EnvFileError),
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
     #[error("the file {} cannot be {what}: {source}", path.display())]
@@ -237,6 +240,7 @@ impl Failure {
             | Self::Protocol { .. }
             | Self::Prompt(_)
             | Self::Input(_)
+            | Self::EnvFile(_)
             | Self::Output(_)
             | Self::NotConfirmed
             | Self::File { .. }
@@ -326,6 +330,10 @@ impl Failure {
             Self::Refused { .. } => Some("try again, and see `pds daemon logs`".to_owned()),
             Self::Prompt(error) => error.next(),
             Self::Input(error) => error.next(),
+            Self::EnvFile(EnvFileError::Unreadable(error)) => error.next(),
+            Self::EnvFile(_) => {
+                Some("write one NAME=value a line, in single quotes what has blanks or quotes".to_owned())
+            }
             Self::Output(_) => Some("see that its disk is not full".to_owned()),
             Self::AuditBroken { .. } => {
                 Some("keep a copy of the log's folder, and find out who could write to it".to_owned())
@@ -405,6 +413,7 @@ fn secrets_exit(denial: &SecretsDenial) -> Exit {
         | SecretsDenial::NoSuchFactor(_) => Exit::NotFound,
         SecretsDenial::Identity { .. }
         | SecretsDenial::Forbidden
+        | SecretsDenial::ForbiddenName(_)
         | SecretsDenial::GrantExpired(_)
         | SecretsDenial::GrantUsedUp(_)
         | SecretsDenial::Expired { .. } => Exit::Denied,
@@ -514,6 +523,11 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
                 .to_owned()
         }
         SecretsDenial::GrantBounds => "give less with --for and --uses".to_owned(),
+        SecretsDenial::ForbiddenName(name) => format!(
+            "`pds explain{} --operation run {}` says which rule; the rules stand in config.toml",
+            option(profile),
+            shown(name)
+        ),
         SecretsDenial::Identity { .. } | SecretsDenial::Forbidden => return None,
     })
 }
@@ -600,6 +614,12 @@ fn launcher_next(denial: &LauncherDenial) -> Option<String> {
             "let it be started in the caller's place, and as confined, with `pds run --here`".to_owned()
         }
         LauncherDenial::Spawn(_) => "see `pds daemon logs`".to_owned(),
+        LauncherDenial::MalformedReference { .. } => {
+            "a reference is pds://PROFILE/NAME and nothing else; correct or unset the variable".to_owned()
+        }
+        LauncherDenial::UnresolvedReference { reference, denial, .. } => {
+            return secrets_next(denial, Some(&reference.profile));
+        }
     })
 }
 
@@ -753,6 +773,7 @@ mod tests {
 
     use core_types::grant::GrantId;
     use core_types::protocol::secrets::{FactorPolicy, UnsupportedKey};
+    use core_types::reference::{ReferenceError, SecretReference};
 
     use super::*;
     use crate::args;
@@ -772,6 +793,7 @@ mod tests {
             (D::RateLimited { retry_ms: 1 }, Exit::RateLimited),
             (D::BatchOverBurst { names: 3, burst: 2 }, Exit::RateLimited),
             (D::Forbidden, Exit::Denied),
+            (D::ForbiddenName("a".to_owned()), Exit::Denied),
             (D::GrantExpired(GrantId(1)), Exit::Denied),
             (D::GrantUsedUp(GrantId(1)), Exit::Denied),
             (D::NoSuchGrant(GrantId(1)), Exit::NotFound),
@@ -826,6 +848,18 @@ mod tests {
             (D::Invalid(text()), Exit::NotStarted),
             (D::Confined(text()), Exit::NotStarted),
             (D::Spawn(text()), Exit::NotStarted),
+            (
+                D::MalformedReference { variable: text(), text: text(), error: ReferenceError::NoName },
+                Exit::NotStarted,
+            ),
+            (
+                D::UnresolvedReference {
+                    variable: text(),
+                    reference: SecretReference::parse("pds://work/a").unwrap(),
+                    denial: Box::new(SecretsDenial::Locked),
+                },
+                Exit::NotStarted,
+            ),
         ];
         denials
             .extend(secrets_denials().into_iter().map(|(denial, _)| (D::Secrets(denial), Exit::NotStarted)));

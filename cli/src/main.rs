@@ -3,8 +3,10 @@
 mod agent;
 mod args;
 mod commands;
+mod env_file;
 mod error;
 mod expiry;
+mod fetch;
 mod fields;
 mod input;
 mod lazy;

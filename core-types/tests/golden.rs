@@ -14,7 +14,8 @@ use core_types::protocol::bus::{
 use core_types::protocol::explanation::{Decision, Explain, Explanation, GateVerdict, Verdict};
 use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, RevokeGrant};
 use core_types::protocol::launcher::{
-    ChildCommand, ChildEvent, Children, Files, Handed, LauncherRequest, Mapping, ResourceLimit, Run, Standing,
+    ChildCommand, ChildEvent, Children, Files, Handed, LauncherDenial, LauncherRequest, Mapping,
+    ResourceLimit, Run, Standing,
 };
 use core_types::protocol::profile::{
     AuditHead, AuditPoint, AuditSearch, AuditStatus, AuditSync, AuditTail, AuditVerify, BeginUnlock,
@@ -33,6 +34,7 @@ use core_types::protocol::secrets::{
     RulesState,
 };
 use core_types::protocol::{Topic, encode};
+use core_types::reference::{ReferenceError, SecretReference};
 use core_types::rule_book::{CitedRule, RuleKey};
 use core_types::{NameError, ProfileName, SecretName, WireSecret};
 use serde::Serialize;
@@ -452,6 +454,16 @@ fn launcher() -> Vec<String> {
         terminal: false,
         standing: Box::new(Standing { witness: secret(), namespaces: vec![1, 300] }),
     };
+    let malformed = LauncherDenial::MalformedReference {
+        variable: "V".to_owned(),
+        text: "pds://x".to_owned(),
+        error: ReferenceError::NoName,
+    };
+    let unresolved = LauncherDenial::UnresolvedReference {
+        variable: "V".to_owned(),
+        reference: SecretReference::parse("pds://work/a").unwrap(),
+        denial: Box::new(SecretsDenial::ForbiddenName("a".to_owned())),
+    };
     vec![
         line("launcher.run", &LauncherRequest::from(run)),
         line("launcher.children", &LauncherRequest::from(Children { after: Some(300) })),
@@ -462,6 +474,8 @@ fn launcher() -> Vec<String> {
         line("child.exited", &ChildEvent::Exited(37)),
         line("child.killed", &ChildEvent::Killed(9)),
         line("child.executed", &ChildEvent::Executed),
+        line("denial.malformed-reference", &malformed),
+        line("denial.unresolved-reference", &unresolved),
     ]
 }
 

@@ -10,6 +10,8 @@ use core_types::protocol::profile::{
 };
 use core_types::protocol::secrets::SecretsDenial;
 
+use core_types::child::references::Resolved;
+
 /// Longest program name in the audit log, in characters.
 const SUBJECT_CHARACTERS_MAX: usize = 256;
 /// Most bytes of names of one kind in the record of a run.
@@ -88,6 +90,18 @@ pub(crate) fn end(start: SecretOperationAudit, exit: ChildExit) -> SecretOperati
     };
     let child = start.child.map(|child| ChildRecord { exit: Some(exit), ..child });
     SecretOperationAudit { unix_ms: unix_ms_now(), operation: Operation::RunEnd, outcome, child, ..start }
+}
+
+/// The profiles that a run reads from: those of the request, then those that only references lead to.
+pub(crate) fn profiles(run: &Run, resolved: &[Resolved]) -> Vec<String> {
+    let referred = resolved.iter().map(|resolved| &resolved.referral.reference.profile);
+    let mut profiles: Vec<String> = Vec::new();
+    for profile in run.profiles.iter().chain(referred) {
+        if !profiles.iter().any(|known| known == profile.as_str()) {
+            profiles.push(profile.to_string());
+        }
+    }
+    profiles
 }
 
 /// Names for the record of a run; where they are too many for one, the last says how many are left out.

@@ -27,6 +27,7 @@ use crate::record::{self, Recorder, bounded};
 use crate::spawn::{self, Child};
 use crate::spawner::{OWN_EXECUTABLE, Spawner};
 use crate::witness::Witness;
+use core_types::child::references::{self, Referral, Resolved};
 
 /// Most resource limits of a request; the kernel knows 16.
 const LIMITS_MAX: usize = 32;
@@ -132,9 +133,11 @@ impl Launcher {
             // Perhaps only because the witness is gone.
             self.spawner.renew();
         })?;
+        let referrals = references::find(&run.environment)?;
         let secrets = self.fetch(run, caller.deadline).await?;
+        let resolved = self.resolve(referrals, caller.deadline).await?;
         let (folder, secret_files) = self.secret_files(run, &secrets)?.unzip();
-        let environment = environment(run, &secrets, FIRST_DESCRIPTOR..)?;
+        let environment = environment(run, &secrets, &resolved, FIRST_DESCRIPTOR..)?;
         let environment = match &folder {
             Some(folder) => with_variable(environment, FOLDER_VARIABLE, folder.as_bytes()),
             None => environment,
@@ -147,10 +150,11 @@ impl Launcher {
             .collect::<Result<_, _>>()?;
         let input =
             run.handed.stdin.iter().map(|name| opened_file(&secrets, name)).next().unwrap_or(Ok(input))?;
-        let (variables, mut names): (Vec<_>, Vec<_>) = given(run, &secrets).into_iter().unzip();
+        let (variables, mut names): (Vec<_>, Vec<_>) = given(run, &secrets, &resolved).into_iter().unzip();
         let in_files = secret_files.iter().flat_map(|files: &SecretFiles| &files.files);
         names.extend(in_files.filter_map(|(name, _)| SecretName::parse(name.as_str()).ok()));
-        drop(secrets);
+        let profiles = record::profiles(run, &resolved);
+        drop((secrets, resolved));
         names.extend(run.handed.stdin.clone());
         names.sort();
         names.dedup();
@@ -165,7 +169,7 @@ impl Launcher {
         let child = Child { plan, streams, directory, files, control, terminal: run.terminal };
         let record = ChildRecord {
             pid: 0,
-            profiles: bounded(run.profiles.iter().map(ToString::to_string)),
+            profiles: bounded(profiles),
             secrets: bounded(names.iter().map(ToString::to_string)),
             variables: bounded(variables),
             exit: None,
@@ -212,6 +216,24 @@ impl Launcher {
             }
         }
         Ok(secrets)
+    }
+
+    /// Follows all references: each leads to a secret, or the run is refused.
+    async fn resolve(
+        &self,
+        referrals: Vec<Referral>,
+        deadline: Instant,
+    ) -> Result<Vec<Resolved>, LauncherDenial> {
+        let mut read = Vec::new();
+        for batch in references::batches(&referrals) {
+            let batched = self.ask(&batch, deadline).await.map_err(|denial| match denial {
+                LauncherDenial::Secrets(denial) => references::refusal(&referrals, &batch, denial),
+                other => other,
+            })?;
+            let secrets = self.opened(&batch.profile, batched, deadline).await?;
+            read.push((batch.profile, secrets));
+        }
+        references::resolve(referrals, read)
     }
 
     async fn batches(&self, run: &Run, deadline: Instant) -> Result<Vec<GetBatch>, LauncherDenial> {

@@ -264,7 +264,9 @@ pub(crate) fn about<'a, S: AsRef<str>>(
 /// The secret that a denial is about, where it names one.
 fn subject_of(denial: &SecretsDenial) -> Option<String> {
     match denial {
-        SecretsDenial::NoSuchSecret(name) | SecretsDenial::Expired { name, .. } => Some(name.clone()),
+        SecretsDenial::NoSuchSecret(name)
+        | SecretsDenial::ForbiddenName(name)
+        | SecretsDenial::Expired { name, .. } => Some(name.clone()),
         _ => None,
     }
 }

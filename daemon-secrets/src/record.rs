@@ -165,7 +165,7 @@ fn kind(denial: &SecretsDenial) -> &'static str {
         SecretsDenial::Identity { .. } => "identity",
         SecretsDenial::RateLimited { .. } => "rate limited",
         SecretsDenial::BatchOverBurst { .. } => "batch over burst",
-        SecretsDenial::Forbidden => "forbidden",
+        SecretsDenial::Forbidden | SecretsDenial::ForbiddenName(_) => "forbidden",
         SecretsDenial::GrantExpired(_) => "grant expired",
         SecretsDenial::GrantUsedUp(_) => "grant used up",
         SecretsDenial::NoSuchGrant(_) => "no such grant",

@@ -36,7 +36,10 @@ pub(crate) fn select(
             let name = SecretName::parse(pattern.as_str())
                 .map_err(|error| Refusal { gate: Gate::Name, denial: SecretsDenial::InvalidName(error) })?;
             if !may_read(&name) {
-                return Err(Refusal { gate: Gate::AccessRule, denial: SecretsDenial::Forbidden });
+                return Err(Refusal {
+                    gate: Gate::AccessRule,
+                    denial: SecretsDenial::ForbiddenName(name.to_string()),
+                });
             }
             let found = names.binary_search(&name).map_err(|_| missing())?;
             selected.insert(&names[found]);
@@ -79,7 +82,8 @@ mod tests {
         check(Some(&["a", "none"]), missing("none"));
         check(Some(&["a", "none/*"]), missing("none/*"));
         check(Some(&["hid*"]), missing("hid*"));
-        check(Some(&["hidden"]), Err((Gate::AccessRule, SecretsDenial::Forbidden)));
+        let forbidden = SecretsDenial::ForbiddenName("hidden".to_owned());
+        check(Some(&["a", "hidden"]), Err((Gate::AccessRule, forbidden)));
         check(Some(&["a//b"]), Err((Gate::Name, SecretsDenial::InvalidName(NameError::Slash))));
     }
 }

@@ -36,12 +36,14 @@ use std::time::Instant;
 
 use core_ipc::CallError;
 use core_types::header::Refusal;
-use core_types::pattern::Pattern;
 use core_types::protocol::launcher::{Files, Handed};
 use core_types::protocol::secrets::Selection;
 
 use self::run::{RunError, RunPlan};
-use crate::args::{Args, AuditCommand, Command, ConfigCommand, DaemonCommand, ProfileCommand, RunOptions};
+use crate::args::{
+    Args, AuditCommand, Command, ConfigCommand, DaemonCommand, ProfileCommand, RunOptions, SelectionOptions,
+};
+use crate::env_file;
 use crate::error::Failure;
 use crate::output::Messages;
 use crate::session::Session;
@@ -116,13 +118,16 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
 fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failure> {
     let profiles = session.profiles()?;
     let witness = session.paths.witness();
+    let selected = &options.selected;
+    let variables = env_file::read_all(&selected.env_files)?;
     let files =
         options.files.as_ref().map(|folder| wanted_files(folder.as_deref(), options.owner)).transpose()?;
     let plan = || RunPlan {
         profiles: profiles.clone(),
-        selection: selection(&options.only),
-        mappings: options.mappings.clone(),
-        prefix: options.prefix.clone(),
+        selection: selection(selected),
+        mappings: selected.mappings.clone(),
+        prefix: selected.prefix.clone().unwrap_or_default(),
+        variables: variables.clone(),
         handed: Handed {
             descriptors: options.descriptors.clone(),
             stdin: options.stdin.clone(),
@@ -152,7 +157,8 @@ fn wanted_files(folder: Option<&Path>, owner: Option<(u32, u32)>) -> Result<File
     Ok(Files { folder, owner })
 }
 
-/// Which secrets `--only` selects; without it, all.
-fn selection(only: &[Pattern]) -> Selection {
-    if only.is_empty() { Selection::All } else { Selection::Only(only.to_vec()) }
+/// Which secrets are selected by their own names: all, if nothing else is said.
+fn selection(options: &SelectionOptions) -> Selection {
+    let all = options.only.is_empty() && !options.none;
+    if all { Selection::All } else { Selection::Only(options.only.clone()) }
 }

@@ -14,7 +14,9 @@ use core_ipc::blocking::Client;
 use core_ipc::{CallError, CallOptions};
 use core_types::ProfileName;
 use core_types::header::Refusal;
-use core_types::protocol::launcher::{ChildCommand, ChildEvent, Handed, LauncherDenial, Mapping, Run};
+use core_types::protocol::launcher::{
+    ChildCommand, ChildEvent, Handed, LauncherDenial, Mapping, OsBytes, Run,
+};
 use core_types::protocol::secrets::Selection;
 use core_types::protocol::{decode, encode};
 use nix::sys::signal::Signal;
@@ -42,6 +44,8 @@ pub(crate) struct RunPlan {
     pub(crate) prefix: String,
     /// Secrets that the command gets otherwise than as variables.
     pub(crate) handed: Handed,
+    /// Variables that the child has besides the caller's, as `NAME=value`, each name once.
+    pub(crate) variables: Vec<OsBytes>,
     /// The program and its arguments.
     pub(crate) command: Vec<OsString>,
     /// What leads to the launcher's witness.
@@ -121,7 +125,7 @@ fn describe(request: RunPlan, terminal: bool) -> Run {
         prefix: request.prefix,
         handed: Box::new(request.handed),
         arguments: request.command.into_iter().map(caller::os_bytes).collect(),
-        environment: caller::environment(),
+        environment: caller::environment(request.variables),
         umask: caller::file_mode_mask(),
         limits: caller::limits(),
         terminal,
@@ -299,6 +303,7 @@ mod tests {
             mappings: vec![],
             prefix: "X_".to_owned(),
             handed: Handed::default(),
+            variables: vec![WireSecret::new(b"PWD=from a file".to_vec())],
             command: vec!["cmd".into(), "an argument".into()],
             witness: "/dev/null".into(),
         }
@@ -351,6 +356,9 @@ mod tests {
             assert_eq!(texts(&call.arguments), [&b"cmd"[..], b"an argument"]);
             let path = std::env::var("PATH").unwrap();
             assert!(texts(&call.environment).contains(&format!("PATH={path}").into_bytes()));
+            let of_file = |text: &Vec<u8>| text.starts_with(b"PWD=");
+            let found: Vec<_> = texts(&call.environment).into_iter().filter(of_file).collect();
+            assert_eq!(found, [b"PWD=from a file"]);
             assert_eq!((call.limits.len(), call.prefix.as_str()), (16, "X_"));
             assert_eq!(descriptors.len(), RUN_DESCRIPTORS);
             let same = |one: &OwnedFd, path: &str| {

@@ -66,7 +66,7 @@ fn unmatched(listings: &[(ProfileName, Vec<SecretName>)], run: &Run) -> Option<S
 }
 
 /// The pattern that matches just this name; every secret name is one.
-fn exact(name: &SecretName) -> Option<Pattern> {
+pub(crate) fn exact(name: &SecretName) -> Option<Pattern> {
     Pattern::parse(name.as_str()).ok()
 }
 

@@ -8,6 +8,8 @@ use crate::protocol::launcher::{LauncherDenial, OsBytes, Run};
 use crate::protocol::secrets::{NamedSecret, SecretsDenial, Selection};
 use crate::{SecretName, WireSecret};
 
+use super::references::Resolved;
+
 /// The variable that tells the child which profile it runs with: the first of the request.
 const PROFILE_VARIABLE: &str = "PDS_PROFILE";
 
@@ -21,25 +23,52 @@ enum Content<'a> {
     Value(&'a NamedSecret),
     /// The number of the descriptor from which the value can be read.
     Descriptor(&'a NamedSecret, u32),
+    /// The value that the variable of the caller's refers to.
+    Referred(&'a Resolved),
 }
 
 impl<'a> Content<'a> {
-    fn secret(self) -> &'a NamedSecret {
+    fn name(self) -> &'a SecretName {
         match self {
-            Self::Value(secret) | Self::Descriptor(secret, _) => secret,
+            Self::Value(secret) | Self::Descriptor(secret, _) => &secret.name,
+            Self::Referred(resolved) => &resolved.referral.reference.name,
         }
+    }
+
+    /// The secret as messages name it.
+    fn shown(self) -> String {
+        match self {
+            Self::Referred(resolved) => resolved.referral.reference.to_string(),
+            other => other.name().to_string(),
+        }
+    }
+
+    /// The value, where that is what the variable holds.
+    fn value(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Value(secret) => Some(secret.value.expose()),
+            Self::Referred(resolved) => Some(resolved.value.expose()),
+            Self::Descriptor(..) => None,
+        }
+    }
+
+    /// Whether it makes no difference which of the two becomes a variable. Profiles cannot tell, because which of several
+    /// a selected secret is from is not known here; values can.
+    fn is_same(self, other: Self) -> bool {
+        let same_value = self.value().is_some_and(|value| other.value() == Some(value));
+        self.name() == other.name() && same_value
     }
 
     fn entry(self, variable: &str) -> OsBytes {
         match self {
-            Self::Value(secret) => entry(variable, secret.value.expose()),
             Self::Descriptor(_, number) => entry(variable, number.to_string().as_bytes()),
+            other => entry(variable, other.value().unwrap_or_default()),
         }
     }
 }
 
-/// Makes the child's environment, as `NAME=value`, from a request and the secrets fetched for it. The secrets that the
-/// child gets as descriptors have these numbers, in the order of the request.
+/// Makes the child's environment, as `NAME=value`, from a request, the secrets selected for it, and those that its
+/// variables refer to. The secrets that the child gets as descriptors have these numbers, in the order of the request.
 ///
 /// A secret takes the place of a variable of the caller's that has the same name. `secrets` holds no name twice.
 ///
@@ -48,9 +77,10 @@ impl<'a> Content<'a> {
 pub fn environment(
     run: &Run,
     secrets: &[NamedSecret],
+    resolved: &[Resolved],
     numbers: impl IntoIterator<Item = u32>,
 ) -> Result<Vec<OsBytes>, LauncherDenial> {
-    let assigned = assign(run, secrets, numbers)?;
+    let assigned = assign(run, secrets, resolved, numbers)?;
     for (variable, content) in &assigned {
         check(variable, *content)?;
     }
@@ -67,9 +97,9 @@ pub fn environment(
 /// The variables that secrets or the numbers of their descriptors become, each with its secret, in order; for the record
 /// of a run.
 #[must_use]
-pub fn given(run: &Run, secrets: &[NamedSecret]) -> Vec<(String, SecretName)> {
-    let assigned = assign(run, secrets, FIRST_DESCRIPTOR..).unwrap_or_default();
-    assigned.into_iter().map(|(variable, content)| (variable, content.secret().name.clone())).collect()
+pub fn given(run: &Run, secrets: &[NamedSecret], resolved: &[Resolved]) -> Vec<(String, SecretName)> {
+    let assigned = assign(run, secrets, resolved, FIRST_DESCRIPTOR..).unwrap_or_default();
+    assigned.into_iter().map(|(variable, content)| (variable, content.name().clone())).collect()
 }
 
 /// Finds the secret that a request names.
@@ -87,6 +117,7 @@ pub fn find<'a>(secrets: &'a [NamedSecret], name: &SecretName) -> Result<&'a Nam
 fn assign<'a>(
     run: &Run,
     secrets: &'a [NamedSecret],
+    resolved: &'a [Resolved],
     numbers: impl IntoIterator<Item = u32>,
 ) -> Result<BTreeMap<String, Content<'a>>, LauncherDenial> {
     if !run.prefix.is_empty() && !is_variable_name(&run.prefix) {
@@ -109,6 +140,9 @@ fn assign<'a>(
         let variable = descriptor_variable(&run.prefix, name);
         add(&mut assigned, variable, Content::Descriptor(secret, number))?;
     }
+    for resolved in resolved {
+        add(&mut assigned, resolved.referral.variable.clone(), Content::Referred(resolved))?;
+    }
     Ok(assigned)
 }
 
@@ -118,18 +152,10 @@ fn add<'a>(
     variable: String,
     content: Content<'a>,
 ) -> Result<(), LauncherDenial> {
-    let is_same = |other: &Content<'_>| {
-        matches!(
-            (other, content),
-            (Content::Value(other), Content::Value(secret)) if other.name == secret.name
-        )
-    };
     match assigned.get(&variable) {
-        Some(other) if !is_same(other) => Err(LauncherDenial::Collision {
-            variable,
-            first: other.secret().name.to_string(),
-            second: content.secret().name.to_string(),
-        }),
+        Some(other) if !other.is_same(content) => {
+            Err(LauncherDenial::Collision { variable, first: other.shown(), second: content.shown() })
+        }
         _ => {
             assigned.insert(variable, content);
             Ok(())
@@ -160,16 +186,16 @@ pub(crate) fn selects(selection: &Selection, name: &SecretName) -> bool {
 }
 
 fn check(variable: &str, content: Content<'_>) -> Result<(), LauncherDenial> {
-    let name = content.secret().name.to_string();
+    let name = content.name().to_string();
     if let Some(class) = forbidden(variable) {
         let (variable, reason) = (variable.to_owned(), class.reason.to_owned());
         return Err(LauncherDenial::ForbiddenVariable { variable, name, reason });
     }
-    let Content::Value(secret) = content else { return Ok(()) };
-    if secret.value.expose().contains(&0) {
+    let Some(value) = content.value() else { return Ok(()) };
+    if value.contains(&0) {
         return Err(LauncherDenial::NulByte(name));
     }
-    let bytes = variable.len() + "=".len() + secret.value.expose().len() + "\0".len();
+    let bytes = variable.len() + "=".len() + value.len() + "\0".len();
     if bytes > ENVIRONMENT_STRING_BYTES_MAX {
         let limit = ENVIRONMENT_STRING_BYTES_MAX as u64;
         return Err(LauncherDenial::ValueTooLong { name, bytes: bytes as u64, limit });
@@ -207,7 +233,7 @@ mod tests {
 
     /// As it is where the launcher starts the child.
     fn environment(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OsBytes>, LauncherDenial> {
-        super::environment(run, secrets, FIRST_DESCRIPTOR..)
+        super::environment(run, secrets, &[], FIRST_DESCRIPTOR..)
     }
 
     fn named(name: &str, value: &[u8]) -> NamedSecret {
@@ -256,7 +282,7 @@ mod tests {
     fn a_record_tells_which_secret_became_which_variable() {
         let mut request = run(&[]);
         request.mappings = vec![mapping("KEY", "a/b")];
-        let given = given(&request, &[named("a/b", b"x"), named("c", b"y")]);
+        let given = given(&request, &[named("a/b", b"x"), named("c", b"y")], &[]);
         let shown: Vec<_> = given.iter().map(|(variable, name)| format!("{variable}={name}")).collect();
         assert_eq!(shown, ["A_B=a/b", "C=c", "KEY=a/b"]);
     }

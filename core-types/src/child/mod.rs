@@ -6,3 +6,4 @@
 pub mod batches;
 pub mod environment;
 pub mod files;
+pub mod references;

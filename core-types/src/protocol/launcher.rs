@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::secrets::{SecretsDenial, Selection};
 use super::service;
 use crate::name::{LAUNCHER, ProfileName, SecretName};
+use crate::reference::{ReferenceError, SecretReference};
 use crate::wire_secret::WireSecret;
 
 /// A string of the operating system: any bytes but NUL. It may hold what the caller's environment holds.
@@ -82,7 +83,7 @@ pub struct Run {
     pub handed: Box<Handed>,
     /// The program and its arguments.
     pub arguments: Vec<OsBytes>,
-    /// The caller's environment, as `NAME=value`.
+    /// The caller's environment, as `NAME=value`. A value that is a [`SecretReference`] is replaced by the secret.
     pub environment: Vec<OsBytes>,
     /// The caller's umask.
     pub umask: u32,
@@ -217,6 +218,26 @@ pub enum LauncherDenial {
     /// The machine could not start it.
     #[error("the child could not be started: {0}")]
     Spawn(String),
+    /// A variable of the caller's that begins as a reference to a secret and is none.
+    #[error("{variable} is '{text}', which is not a reference: {error}")]
+    MalformedReference {
+        /// The variable.
+        variable: String,
+        /// The beginning of its value, as far as it could be a reference.
+        text: String,
+        /// What is wrong with it.
+        error: ReferenceError,
+    },
+    /// A variable of the caller's whose reference does not lead to a secret.
+    #[error("{variable} refers to {reference}: {denial}")]
+    UnresolvedReference {
+        /// The variable.
+        variable: String,
+        /// Its value.
+        reference: SecretReference,
+        /// Why the secret cannot be read.
+        denial: Box<SecretsDenial>,
+    },
 }
 
 /// From `pds` to the child's monitor.

@@ -644,6 +644,9 @@ pub enum SecretsDenial {
         crate::limits::GRANT_USES_MAX
     )]
     GrantBounds,
+    /// A rule says no, or no rule says yes, to one name of several.
+    #[error("the access rules do not allow '{0}'")]
+    ForbiddenName(String),
 }
 
 /// Asks for the key that the values of an unlocked profile are encrypted with on the bus: only with the build feature

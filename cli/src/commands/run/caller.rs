@@ -1,10 +1,11 @@
 //! What a child takes over from the caller of `pds run`: environment, umask, resource limits and streams.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use core_ipc::namespaces;
@@ -38,15 +39,18 @@ pub(super) fn os_bytes(text: OsString) -> OsBytes {
     WireSecret::new(text.into_vec())
 }
 
-/// The environment, as `NAME=value`.
-pub(super) fn environment() -> Vec<OsBytes> {
+/// The environment, as `NAME=value`, with these variables in the place of those of the same names.
+pub(super) fn environment(variables: Vec<OsBytes>) -> Vec<OsBytes> {
+    let name_of = |pair: &OsBytes| pair.expose().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    let replaced: BTreeSet<_> = variables.iter().filter_map(name_of).collect();
     let pair = |(name, value): (OsString, OsString)| {
         let mut text = name.into_vec();
         text.push(b'=');
         text.append(&mut value.into_vec());
         WireSecret::new(text)
     };
-    std::env::vars_os().map(pair).collect()
+    let inherited = std::env::vars_os().filter(|(name, _)| !replaced.contains(name.as_bytes()));
+    inherited.map(pair).chain(variables).collect()
 }
 
 /// The umask. It is changed for a moment to be read, so no other thread may make a file meanwhile.

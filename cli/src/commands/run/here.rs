@@ -11,18 +11,18 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use core_crypto::sealed_file;
-use core_types::child::batches;
+use core_types::SecretName;
 use core_types::child::environment::{environment, find};
+use core_types::child::references;
 use core_types::limits::SECRET_DESCRIPTORS_MAX;
 use core_types::protocol::launcher::{LauncherDenial, OsBytes, Run};
-use core_types::protocol::secrets::{GetBatch, List, NamedSecret, Selection};
-use core_types::{ProfileName, SecretName};
+use core_types::protocol::secrets::NamedSecret;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::stdio::dup2_stdin;
 
 use super::{RunError, RunPlan, describe};
-use crate::error::{Denial, Failure};
-use crate::fields;
+use crate::error::Failure;
+use crate::fetch::{self, denied};
 use crate::session::Session;
 
 /// Becomes the command. Returns only to say why not.
@@ -31,55 +31,17 @@ use crate::session::Session;
 /// The command could not be executed, and never ran.
 pub(crate) fn run_here(session: &mut Session, request: RunPlan) -> Result<ExitCode, Failure> {
     let call = describe(request, false);
-    let secrets = fetch(session, &call)?;
+    let referrals = references::find(&call.environment).map_err(denied)?;
+    let secrets = fetch::selected(session, &call)?;
+    let resolved = fetch::referred(session, referrals)?;
     // Not its descriptor either is to reach the command, or to stand where one of the command's own is to be.
     session.disconnect();
     let files = hand_on(&call, &secrets)?;
     let numbers = files.iter().filter_map(|file| u32::try_from(file.as_raw_fd()).ok());
-    let environment = environment(&call, &secrets, numbers).map_err(denied)?;
-    drop(secrets);
+    let environment = environment(&call, &secrets, &resolved, numbers).map_err(denied)?;
+    drop((secrets, resolved));
     let mut command = command(&call, &environment)?;
     Err(not_executed(&command.exec()))
-}
-
-/// Reads everything the request selects: all of it, or nothing.
-fn fetch(session: &mut Session, run: &Run) -> Result<Vec<NamedSecret>, Failure> {
-    let mut secrets = Vec::new();
-    for batch in planned(session, run)? {
-        if matches!(&batch.selection, Selection::Only(patterns) if patterns.is_empty()) {
-            continue;
-        }
-        for NamedSecret { name, value } in session.call(&batch)? {
-            let value = fields::opened(session, &batch.profile, name.as_str(), value)?;
-            secrets.push(NamedSecret { name, value });
-        }
-    }
-    Ok(secrets)
-}
-
-fn planned(session: &mut Session, run: &Run) -> Result<Vec<GetBatch>, Failure> {
-    if let [profile] = &run.profiles[..] {
-        return Ok(vec![batches::single(profile, run)]);
-    }
-    let mut listings = Vec::new();
-    for profile in &run.profiles {
-        listings.push((profile.clone(), names(session, profile)?));
-    }
-    batches::divided(&listings, run).map_err(denied)
-}
-
-/// All names of a profile.
-fn names(session: &mut Session, profile: &ProfileName) -> Result<Vec<SecretName>, Failure> {
-    let mut list = List { profile: profile.clone(), pattern: None, after: None };
-    let mut names = Vec::new();
-    loop {
-        let page = session.call(&list)?;
-        names.extend(page.entries.into_iter().map(|entry| entry.name));
-        match names.last() {
-            Some(last) if page.more => list.after = Some(last.clone()),
-            _ => return Ok(names),
-        }
-    }
 }
 
 /// Opens the files that the command is to get besides its streams, and puts a secret in the place of its input.
@@ -128,8 +90,4 @@ fn not_executed(error: &io::Error) -> Failure {
         ArgumentListTooLong | OutOfMemory | WouldBlock => LauncherDenial::Spawn(error.to_string()),
         _ => LauncherDenial::NotExecutable(error.to_string()),
     })
-}
-
-fn denied(denial: LauncherDenial) -> Failure {
-    Failure::Denied(Denial::Launcher(denial))
 }
