@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use core_crypto::private_fs::{self, PrivateFsError};
@@ -23,7 +23,8 @@ const BODY_BYTES: usize = 8 + 2 * MARK_BYTES;
 const MARK_BYTES: usize = 8 + 32;
 const SEALED_BYTES: usize = aead::NONCE_BYTES + BODY_BYTES + aead::TAG_BYTES;
 /// The slots begin in different pages and blocks, so that a torn write of one never touches the other.
-const SLOT_OFFSETS: [u64; 2] = [0, 4096];
+const SLOT_OFFSETS: [usize; 2] = [0, 4096];
+const FILE_BYTES: usize = SLOT_OFFSETS[1] + SEALED_BYTES;
 
 /// Why the anchor could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +55,22 @@ pub struct Anchor {
     key: SecureBytes,
     /// What is written where nothing can be read any more.
     last: Anchored,
+    /// The file as [`Self::update`] left it, so that the next one need not open it again.
+    left: Option<Left>,
+}
+
+/// The open file, and what stood in it.
+#[derive(Debug)]
+struct Left {
+    file: File,
+    /// Device and inode.
+    identity: (u64, u64),
+    bytes: Vec<u8>,
+    newest: Option<Slot>,
 }
 
 /// What a slot holds that this key opens.
+#[derive(Debug, Clone, Copy)]
 struct Slot {
     index: usize,
     /// Raised by each write; the highest counts.
@@ -74,7 +88,7 @@ impl Anchor {
     /// As [`Self::new`], with the anchor key itself.
     #[must_use]
     pub(crate) fn with_key(path: PathBuf, profile: &ProfileName, key: SecureBytes) -> Self {
-        Self { path, profile: profile.clone(), key, last: Anchored::default() }
+        Self { path, profile: profile.clone(), key, last: Anchored::default(), left: None }
     }
 
     /// What is there.
@@ -86,7 +100,9 @@ impl Anchor {
             return Ok(Reading::Missing);
         }
         let file = private_fs::open_or_create(&self.path)?;
-        Ok(self.newest(&file)?.map_or(Reading::Unreadable, |slot| Reading::Read(slot.anchored)))
+        Ok(self
+            .newest(&self.bytes_of(&file)?)
+            .map_or(Reading::Unreadable, |slot| Reading::Read(slot.anchored)))
     }
 
     /// Replaces what is there by what `change` makes of it. Where nothing is, or nothing that can be read, it is made
@@ -95,18 +111,44 @@ impl Anchor {
     /// # Errors
     /// The old one still stands.
     pub fn update(&mut self, change: impl FnOnce(&mut Anchored)) -> Result<(), AnchorError> {
-        let file = self.open()?;
-        // Held until the file is closed: whoever changes the header has a handle of its own.
-        rustix::fs::flock(&file, FlockOperation::LockExclusive)
-            .map_err(|error| self.failed("lock", error.into()))?;
-        let newest = self.newest(&file)?;
-        let mut anchored = newest.as_ref().map_or(self.last, |slot| slot.anchored);
+        let mut left = match self.left.take() {
+            Some(left) if self.is_still(left.identity) => left,
+            _ => self.begin()?,
+        };
+        // Whoever changes the header has a handle of its own.
+        self.lock(&left.file, FlockOperation::LockExclusive)?;
+        let bytes = self.bytes_of(&left.file)?;
+        if bytes != left.bytes {
+            left.newest = self.newest(&bytes);
+            left.bytes = bytes;
+        }
+        let mut anchored = left.newest.map_or(self.last, |slot| slot.anchored);
         change(&mut anchored);
-        let serial = newest.as_ref().map_or(0, |slot| slot.serial).saturating_add(1);
-        let index = newest.map_or(0, |slot| 1 - slot.index);
-        self.write(&file, index, serial, &anchored)?;
+        let serial = left.newest.map_or(0, |slot| slot.serial).saturating_add(1);
+        let index = left.newest.map_or(0, |slot| 1 - slot.index);
+        let sealed = self.write(&left.file, index, serial, &anchored)?;
         self.last = anchored;
+        let place = SLOT_OFFSETS[index];
+        left.bytes.resize(left.bytes.len().max(place + SEALED_BYTES), 0);
+        left.bytes[place..place + SEALED_BYTES].copy_from_slice(&sealed);
+        left.newest = Some(Slot { index, serial, anchored });
+        self.lock(&left.file, FlockOperation::Unlock)?;
+        self.left = Some(left);
         Ok(())
+    }
+
+    /// Opens the file for [`Self::update`].
+    fn begin(&self) -> Result<Left, AnchorError> {
+        let file = self.open()?;
+        let metadata = file.metadata().map_err(|error| self.failed("look at", error))?;
+        let identity = (metadata.dev(), metadata.ino());
+        Ok(Left { file, identity, bytes: Vec::new(), newest: None })
+    }
+
+    /// Whether the file that was opened is the one that stands in its place.
+    fn is_still(&self, identity: (u64, u64)) -> bool {
+        let found = self.path.symlink_metadata();
+        found.is_ok_and(|found| found.is_file() && (found.dev(), found.ino()) == identity)
     }
 
     /// Writes the slot that [`Self::update`] would not read, for a master key that is about to replace this one: until
@@ -116,9 +158,8 @@ impl Anchor {
     /// The anchor is as it was, or has lost the older of its slots.
     pub fn announce(&self, master: &SecureBytes, anchored: &Anchored) -> Result<(), AnchorError> {
         let file = self.open()?;
-        rustix::fs::flock(&file, FlockOperation::LockExclusive)
-            .map_err(|error| self.failed("lock", error.into()))?;
-        let index = self.newest(&file)?.map_or(0, |slot| 1 - slot.index);
+        self.lock(&file, FlockOperation::LockExclusive)?;
+        let index = self.newest(&self.bytes_of(&file)?).map_or(0, |slot| 1 - slot.index);
         let other = Self::new(self.path.clone(), &self.profile, master);
         other.write(&file, index, 1, anchored)?;
         file.sync_all().map_err(|error| self.failed("write out", error))
@@ -152,33 +193,50 @@ impl Anchor {
         Ok(file)
     }
 
-    /// The slot that was written last with this key.
-    fn newest(&self, file: &File) -> Result<Option<Slot>, AnchorError> {
-        let mut newest: Option<Slot> = None;
-        for (index, offset) in SLOT_OFFSETS.into_iter().enumerate() {
-            let mut sealed = [0; SEALED_BYTES];
-            match file.read_exact_at(&mut sealed, offset) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
-                other => other.map_err(|error| self.failed("read", error))?,
-            }
-            let opened = aead::open(&self.key, &self.place(), &sealed).ok();
-            let slot = opened.and_then(|body| decode(body.expose())).map(|(serial, anchored)| Slot {
-                index,
-                serial,
-                anchored,
-            });
-            if let Some(slot) = slot
-                && newest.as_ref().is_none_or(|newest| newest.serial < slot.serial)
-            {
-                newest = Some(slot);
-            }
-        }
-        Ok(newest)
+    fn lock(&self, file: &File, operation: FlockOperation) -> Result<(), AnchorError> {
+        rustix::fs::flock(file, operation).map_err(|error| self.failed("lock", error.into()))
     }
 
-    fn write(&self, file: &File, index: usize, serial: u64, anchored: &Anchored) -> Result<(), AnchorError> {
+    /// Everything of the file that a slot can stand in.
+    fn bytes_of(&self, file: &File) -> Result<Vec<u8>, AnchorError> {
+        let mut bytes = vec![0; FILE_BYTES];
+        let mut length = 0;
+        while length < FILE_BYTES {
+            match file.read_at(&mut bytes[length..], length as u64) {
+                Ok(0) => break,
+                Ok(read) => length += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed("read", error)),
+            }
+        }
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    /// The slot of the file's bytes that was written last with this key.
+    fn newest(&self, bytes: &[u8]) -> Option<Slot> {
+        let slots = SLOT_OFFSETS.into_iter().enumerate().filter_map(|(index, offset)| {
+            let sealed = bytes.get(offset..offset + SEALED_BYTES)?;
+            let body = aead::open(&self.key, &self.place(), sealed).ok()?;
+            let (serial, anchored) = decode(body.expose())?;
+            Some(Slot { index, serial, anchored })
+        });
+        // Of two with one number the first counts.
+        slots.rev().max_by_key(|slot| slot.serial)
+    }
+
+    /// Writes a slot; its bytes.
+    fn write(
+        &self,
+        file: &File,
+        index: usize,
+        serial: u64,
+        anchored: &Anchored,
+    ) -> Result<Vec<u8>, AnchorError> {
         let sealed = aead::seal(&self.key, &self.place(), &encode(serial, anchored))?;
-        file.write_all_at(&sealed, SLOT_OFFSETS[index % 2]).map_err(|error| self.failed("write", error))
+        file.write_all_at(&sealed, SLOT_OFFSETS[index] as u64)
+            .map_err(|error| self.failed("write", error))?;
+        Ok(sealed)
     }
 
     fn place(&self) -> Vec<u8> {
@@ -265,12 +323,11 @@ mod tests {
             let before = std::fs::read(&anchor.path).unwrap();
             write(&mut anchor, generation + 1);
             let after = std::fs::read(&anchor.path).unwrap();
-            let slot = SLOT_OFFSETS.map(|offset| usize::try_from(offset).unwrap());
             for torn_at in (0..SEALED_BYTES).step_by(7) {
                 // Of the bytes that differ only the first few arrived.
                 let mut torn = before.clone();
                 torn.resize(after.len(), 0);
-                for start in slot {
+                for start in SLOT_OFFSETS {
                     let end = (start + torn_at).min(after.len());
                     let start = start.min(end);
                     torn[start..end].copy_from_slice(&after[start..end]);
@@ -326,6 +383,29 @@ mod tests {
         write(&mut new, 4);
         assert_eq!(new.read().unwrap(), Reading::Read(at(4)));
         assert_eq!(old.read().unwrap(), Reading::Unreadable);
+    }
+
+    #[test]
+    fn what_is_put_in_its_place_meanwhile_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut anchor = anchor(&folder);
+        write(&mut anchor, 1);
+        let older = std::fs::read(&anchor.path).unwrap();
+        write(&mut anchor, 2);
+        write(&mut anchor, 3);
+        // Into the open file: of the same length, and not what was left there.
+        std::fs::write(&anchor.path, &older).unwrap();
+        anchor.update(|anchored| assert_eq!(*anchored, at(1))).unwrap();
+        // And in its place.
+        for put in [Some(older), None] {
+            std::fs::remove_file(&anchor.path).unwrap();
+            if let Some(older) = &put {
+                private_fs::create_new(&anchor.path).unwrap();
+                std::fs::write(&anchor.path, older).unwrap();
+            }
+            write(&mut anchor, 4);
+            assert_eq!(anchor.read().unwrap(), Reading::Read(at(4)), "{}", put.is_some());
+        }
     }
 
     #[test]
