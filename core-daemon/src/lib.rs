@@ -5,6 +5,7 @@
 //! instance lock, read the configuration, log, and only then build the runtime, connect, and say "ready".
 
 mod audit;
+mod boot_timer;
 mod limits;
 mod live_config;
 mod logging;
@@ -14,6 +15,7 @@ pub mod signals;
 mod wall_clock;
 
 pub use audit::{AuditQueue, NotDurable, Room};
+pub use boot_timer::BootTimer;
 pub use limits::LimitTooLow;
 pub use live_config::{Change, LiveConfig};
 pub use process::{Process, StartError};

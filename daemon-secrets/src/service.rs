@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use core_crypto::kdf::Argon2Params;
-use core_daemon::{Answer, Caller, Context, Serve, StartError, answer};
+use core_daemon::{Answer, BootTimer, Caller, Context, Serve, StartError, answer};
 use core_secrets::vault::remove_unfinished;
 use core_types::config::{Config, UnlockCost};
 use core_types::paths::Paths;
@@ -17,7 +17,7 @@ use crate::rate_limit::{RateLimits, Rates};
 use crate::rules::LiveRules;
 use crate::settings::{TTL_VARIABLE, cache_ttl};
 use crate::vault::{Vaults, prepare_folder};
-use crate::wiper::{BootTimer, wipe_what_expires};
+use crate::wiper::wipe_what_expires;
 
 /// The service.
 pub(crate) struct SecretsDaemon<N> {
