@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::{AccessPolicy, ProfileAccess};
 use crate::limits::{CACHE_TTL_SECONDS_MAX, OLD_VERSIONS_DEFAULT, OLD_VERSIONS_MAX};
+use crate::lock_times::LockTimes;
 use crate::name::{NameError, ProfileName};
 
 /// Why a configuration cannot be used.
@@ -116,6 +117,8 @@ const AUDIT_DAYS_MAX: u64 = 36_500;
 pub struct ProfileConfig {
     /// Its audit mode, where it has one of its own.
     pub audit: Option<AuditMode>,
+    /// When it locks by itself, where that is not as for all.
+    pub lock: LockTimes,
 }
 
 /// A checked configuration.
@@ -135,6 +138,8 @@ pub struct Config {
     pub unlock_cost: UnlockCost,
     /// How the audit log is kept.
     pub audit: AuditLog,
+    /// When profiles lock by themselves.
+    pub lock: LockTimes,
     /// What is configured for single profiles.
     pub profiles: BTreeMap<ProfileName, ProfileConfig>,
     /// Who may do what with which secrets.
@@ -152,6 +157,7 @@ impl Default for Config {
             // The second recommended option of RFC 9106, section 4.
             unlock_cost: UnlockCost { memory_mib: 64, passes: 3, lanes: 4 },
             audit: AuditLog::default(),
+            lock: LockTimes::default(),
             profiles: BTreeMap::new(),
             access: AccessPolicy::default(),
         }
@@ -167,6 +173,7 @@ struct RawConfig {
     vault: RawVault,
     rate_limit: BTreeMap<RequesterClass, RawRate>,
     audit: RawAudit,
+    lock: LockTimes,
     profiles: BTreeMap<ProfileName, RawProfile>,
     /// What the file says of its own rules, which is looked at only when it is checked.
     #[serde(rename = "test")]
@@ -178,6 +185,7 @@ struct RawConfig {
 #[serde(deny_unknown_fields, default)]
 struct RawProfile {
     audit: Option<AuditMode>,
+    lock: LockTimes,
     access: ProfileAccess,
 }
 
@@ -290,12 +298,15 @@ impl Config {
         let access = raw.profiles.iter().filter(|(_, profile)| !profile.access.is_empty());
         let access = access.map(|(name, profile)| (name.clone(), profile.access.clone()));
         let profiles = raw.profiles.iter();
-        let profiles = profiles.map(|(name, profile)| (name.clone(), ProfileConfig { audit: profile.audit }));
+        let profiles = profiles.map(|(name, RawProfile { audit, lock, .. })| {
+            (name.clone(), ProfileConfig { audit: *audit, lock: *lock })
+        });
         Ok(Self {
             rate_known: rate(RequesterClass::Known, defaults.rate_known)?,
             rate_unknown: rate(RequesterClass::Unknown, defaults.rate_unknown)?,
             unlock_cost: raw.unlock.cost(defaults.unlock_cost)?,
             audit: raw.audit.checked()?,
+            lock: raw.lock,
             access: AccessPolicy(access.collect()),
             profiles: profiles.collect(),
             default_profile: match raw.default_profile {
@@ -323,6 +334,12 @@ impl Config {
     pub fn own_audit_modes(&self) -> Vec<(ProfileName, AuditMode)> {
         let own = self.profiles.iter().filter_map(|(name, profile)| Some((name.clone(), profile.audit?)));
         own.collect()
+    }
+
+    /// When a profile locks by itself.
+    #[must_use]
+    pub fn lock_times(&self, profile: &ProfileName) -> LockTimes {
+        self.profiles.get(profile).map(|profile| profile.lock).unwrap_or_default().or(self.lock)
     }
 
     /// The audit mode of a profile, or of what concerns none.

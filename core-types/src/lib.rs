@@ -11,6 +11,7 @@ pub mod factor;
 pub mod grant;
 pub mod header;
 pub mod limits;
+pub mod lock_times;
 pub mod name;
 pub mod note;
 pub mod overlap;
