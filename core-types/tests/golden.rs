@@ -18,16 +18,16 @@ use core_types::protocol::launcher::{
     ResourceLimit, Run, Standing,
 };
 use core_types::protocol::profile::{
-    AuditHead, AuditPoint, AuditSearch, AuditStatus, AuditSync, AuditTail, AuditVerify, BeginUnlock,
-    ChildExit, ChildRecord, EndUnlock, LastReads, LockCause, Operation, Outcome, ProfileRequest, Record,
-    Requester, SecretOperationAudit,
+    AuditHead, AuditPoint, AuditSearch, AuditStatus, AuditSync, AuditTail, AuditVerify, AutoLock, AutoLocks,
+    BeginUnlock, ChildExit, ChildRecord, EndUnlock, LastReads, LockCause, Operation, Outcome, ProfileRequest,
+    Record, Requester, SecretOperationAudit,
 };
 use core_types::protocol::secrets::{
     AcceptRollback, AddFactor, AgentKey, AuditAnchor, AuditKey, ChangePassword, CheckRecovery, Delete,
     FactorEntry, FactorKind, FactorLabel, FactorPolicy, FactorProof, FactorSheet, Factors, Gate, Get,
-    GetBatch, History, Init, List, Lock, Move, NewFactor, Profiles, Purge, Rekey, RekeyProgress, RekeyState,
-    RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection, Set, SetPolicy, Unlock, UnsupportedKey,
-    VersionEntry,
+    GetBatch, History, Init, List, Lock, LockFor, Move, NewFactor, Profiles, Purge, Rekey, RekeyProgress,
+    RekeyState, RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection, Set, SetPolicy, Unlock,
+    UnsupportedKey, VersionEntry,
 };
 use core_types::protocol::secrets::{
     Backup, BackupSheet, InspectBackup, MemoryProtection, Protection, ProtectionLevel, RestoreBackup, Rules,
@@ -233,6 +233,7 @@ fn secrets() -> Vec<String> {
             "secrets.audit-anchor",
             AuditAnchor { profile: profile.clone(), point: AuditPoint { sequence: 3, link: [6; 32] } }.into(),
         ),
+        ("secrets.lock-for", LockFor { profile: profile.clone(), cause: LockCause::Idle }.into()),
     ];
     let entries = entries.into_iter().chain(factor_requests());
     let denials = [
@@ -301,6 +302,7 @@ fn rules() -> Vec<String> {
         line("operation.grant", &Operation::Grant),
         line("operation.revoke-grant", &Operation::RevokeGrant),
         line("cause.rekey", &LockCause::Rekey),
+        line("cause.after", &LockCause::After),
         line("exit.unknown", &ChildExit::Unknown),
     ]
 }
@@ -432,6 +434,8 @@ fn profile_service() -> Vec<String> {
         line("profile.audit-sync", &ProfileRequest::from(AuditSync {})),
         line("profile.audit-head", &ProfileRequest::from(AuditHead {})),
         line("profile.audit-search", &ProfileRequest::from(search)),
+        line("profile.auto-locks", &ProfileRequest::from(AutoLocks {})),
+        line("reply.auto-lock", &AutoLock { profile: profile(), seconds_left: 300, cause: LockCause::Idle }),
         line("profile.last-reads", &ProfileRequest::from(LastReads { profile: profile(), after: None })),
     ]
 }

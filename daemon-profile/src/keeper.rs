@@ -3,25 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use core_crypto::SecureBytes;
 use core_crypto::log_key::{LogKey, NONCE_BYTES};
 use core_ipc::BusClient;
 use core_types::ProfileName;
 use core_types::protocol::profile::{AuditFault, AuditPoint, AuditReport};
-use core_types::protocol::secrets::{
-    AuditAnchor, AuditKey, AuditKeys, ProfileChanged, ProfileState, Profiles,
-};
+use core_types::protocol::secrets::{AuditAnchor, AuditKey, AuditKeys, ProfileChanged};
 use tokio::sync::Mutex as FairMutex;
 
 use crate::audit::{Audit, LogError, ProofKeys, Stretch};
 
 /// How many entries may be written before the log is anchored again.
 const ANCHOR_EVERY: u64 = 1_000;
-/// How often it is asked at the start which profiles are unlocked, and how long it is waited in between.
-const ASKING_MAX: usize = 20;
-const ASKING_PAUSE: Duration = Duration::from_millis(500);
 /// Most stretches whose keys are asked for in one check; older ones count as unproved.
 const STRETCHES_MAX: usize = 10_000;
 
@@ -37,33 +31,14 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Begins to keep `audit`; profiles that are unlocked already are asked in the background.
-    pub(crate) fn start(audit: Audit, bus: BusClient) -> Self {
+    /// A keeper of `audit` that knows of no unlocked profile yet.
+    pub(crate) fn new(audit: Audit, bus: BusClient) -> Self {
         let (unlocked, anchored, turn) = Default::default();
-        let keeper = Self { audit, bus, unlocked, anchored, turn };
-        tokio::spawn(keeper.clone().take_up());
-        keeper
+        Self { audit, bus, unlocked, anchored, turn }
     }
 
     fn unlocked(&self) -> MutexGuard<'_, BTreeSet<ProfileName>> {
         self.unlocked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn take_up(self) {
-        for _ in 0..ASKING_MAX {
-            match self.bus.call(&Profiles {}).await {
-                Ok(profiles) => {
-                    for profile in profiles {
-                        if matches!(profile.state, ProfileState::Unlocked { .. }) {
-                            self.begin(profile.name).await;
-                        }
-                    }
-                    return;
-                }
-                // It is starting as well; what it unlocks later it says.
-                Err(_) => tokio::time::sleep(ASKING_PAUSE).await,
-            }
-        }
     }
 
     /// Takes note that a profile was locked or unlocked.
@@ -77,7 +52,7 @@ impl Keeper {
     }
 
     /// Compares the log with what a vault remembers of it, and goes on with a key of that vault.
-    async fn begin(&self, profile: ProfileName) {
+    pub(crate) async fn begin(&self, profile: ProfileName) {
         let _turn = self.turn.lock().await;
         if let Err(error) = self.try_begin(&profile).await {
             tracing::error!(%profile, "the audit log goes on without a key of this profile: {error}");

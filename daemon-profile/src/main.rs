@@ -2,12 +2,14 @@
 
 mod attempts;
 mod audit;
+mod auto_lock;
 mod backoff;
 mod generations;
 mod keeper;
 mod kept;
 mod last_reads;
 mod service;
+mod take_up;
 
 use std::process::ExitCode;
 
@@ -23,7 +25,5 @@ fn main() -> ExitCode {
         topics: &[Topic::BusIncident, Topic::ProfileState, Topic::BusRegistry],
         keep_core_limit: false,
     };
-    core_daemon::run(daemon, |context| {
-        Ok(ProfileDaemon::open(&context.paths, &context.config)?.kept_with(context.bus))
-    })
+    core_daemon::run(daemon, |context| ProfileDaemon::open(&context.paths, &context.config)?.at_work(context))
 }

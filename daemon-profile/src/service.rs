@@ -2,8 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use core_daemon::{Answer, Caller, LiveConfig, Serve, StartError, answer, unix_ms_now};
-use core_ipc::BusClient;
+use core_daemon::{Answer, BootTimer, Caller, Context, LiveConfig, Serve, StartError, answer, unix_ms_now};
 use core_types::ProfileName;
 use core_types::config::{AuditMode, Config};
 use core_types::header::Sender;
@@ -20,9 +19,11 @@ use tokio::sync::mpsc;
 
 use crate::attempts::Attempts;
 use crate::audit::{Audit, LogError, ProofKeys, Standing};
+use crate::auto_lock::AutoLocks;
 use crate::generations::Generations;
 use crate::keeper::Keeper;
 use crate::last_reads::LastReads;
+use crate::take_up::take_up;
 
 /// Most incidents that wait to be written; what comes while so many wait is only logged.
 const INCIDENTS_MAX: usize = 64;
@@ -41,6 +42,7 @@ pub(crate) struct ProfileDaemon {
     live: LiveConfig,
     modes: Mutex<Modes>,
     last_reads: LastReads,
+    auto_locks: AutoLocks,
     keeper: Option<Keeper>,
 }
 
@@ -72,12 +74,31 @@ impl ProfileDaemon {
         let last_reads = LastReads::open(&paths.last_reads())?;
         tokio::spawn(last_reads.clone().catch_up(audit.clone()));
         let (live, modes) = (LiveConfig::new(paths), Mutex::new(Modes::from(config)));
-        Ok(Self { attempts, generations, last_reads, audit, incidents, live, modes, keeper: None })
+        let auto_locks = AutoLocks::new(config);
+        Ok(Self {
+            attempts,
+            generations,
+            last_reads,
+            auto_locks,
+            audit,
+            incidents,
+            live,
+            modes,
+            keeper: None,
+        })
     }
 
-    /// The same, with the vaults vouching for the log.
-    pub(crate) fn kept_with(self, bus: BusClient) -> Self {
-        Self { keeper: Some(Keeper::start(self.audit.clone(), bus)), ..self }
+    /// The same, with the vaults vouching for the log, and with profiles being locked whose time is over.
+    ///
+    /// # Errors
+    /// There is no timer.
+    pub(crate) fn at_work(self, context: Context) -> Result<Self, StartError> {
+        let timer = BootTimer::new()
+            .map_err(|error| StartError::Service(format!("there is no timer to lock by: {error}")))?;
+        let keeper = Keeper::new(self.audit.clone(), context.bus.clone());
+        tokio::spawn(take_up(context.bus.clone(), keeper.clone(), self.auto_locks.clone()));
+        tokio::spawn(self.auto_locks.clone().run(context.bus, LiveConfig::new(&context.paths), timer));
+        Ok(Self { keeper: Some(keeper), ..self })
     }
 
     async fn begin_unlock(&self, call: &BeginUnlock, sender: &Sender) -> Result<UnlockDelay, ProfileDenial> {
@@ -130,10 +151,14 @@ impl ProfileDaemon {
     }
 
     fn profile_changed(&self, body: &[u8]) {
-        match (decode::<ProfileChanged>(body), &self.keeper) {
-            (Ok(change), Some(keeper)) => keeper.changed(change),
-            (Ok(_), None) => {}
-            (Err(error), _) => tracing::error!(%error, "a change of a profile was not understood"),
+        match decode::<ProfileChanged>(body) {
+            Ok(change) => {
+                self.auto_locks.changed(&change);
+                if let Some(keeper) = &self.keeper {
+                    keeper.changed(change);
+                }
+            }
+            Err(error) => tracing::error!(%error, "a change of a profile was not understood"),
         }
     }
 
@@ -143,6 +168,7 @@ impl ProfileDaemon {
         call.first.checked_add(count).ok_or(ProfileDenial::Invalid)?;
         self.audit.record(by, call.clone()).await.map_err(log_failed)?;
         if by == SECRETS {
+            self.auto_locks.learn(&call.entries);
             self.generations.learn(&call.entries).await;
             self.last_reads.learn(&call.entries, self.audit.head().sequence);
         }
@@ -185,6 +211,7 @@ impl Serve for ProfileDaemon {
                 answer(&call, self.audit.search(&call).await.map_err(log_failed))
             }
             ProfileRequest::LastReads(call) => answer(&call, Ok(self.last_reads.page(&call))),
+            ProfileRequest::AutoLocks(call) => answer(&call, Ok(self.auto_locks.pending())),
         }
     }
 

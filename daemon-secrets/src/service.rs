@@ -119,6 +119,7 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Grants(call) => answer(&call, self.list_grants(sender).await),
             SecretsRequest::RevokeGrant(call) => answer(&call, self.revoke_grant(&call, sender).await),
             SecretsRequest::AuditKey(call) => answer(&call, self.audit_key(&call, sender).await),
+            SecretsRequest::LockFor(call) => answer(&call, self.lock_for(&call, sender).await),
             SecretsRequest::AuditAnchor(call) => answer(&call, self.audit_anchor(&call, sender).await),
             SecretsRequest::Protection(call) => answer(&call, self.protection(sender).await),
             SecretsRequest::Backup(call) => {

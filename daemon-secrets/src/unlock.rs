@@ -9,10 +9,11 @@ use core_types::header::Sender;
 use core_types::name::{DaemonName, ProfileName, SECRETS};
 use core_types::protocol::profile::LockCause;
 use core_types::protocol::secrets::{
-    AcceptRollback, FactorKind, Init, Lock, ProfileChanged, ProfileEntry, SecretsDenial, Unlock, Unlocked,
+    AcceptRollback, FactorKind, Gate, Init, Lock, LockFor, ProfileChanged, ProfileEntry, SecretsDenial,
+    Unlock, Unlocked,
 };
 
-use crate::acl::Action;
+use crate::acl::{Action, Requester, Role};
 use crate::attempt::{Proves, by_vault, failed, identified};
 use crate::crud::{ProfileStatus, Refusal};
 use crate::neighbours::Neighbours;
@@ -148,6 +149,22 @@ impl<N: Neighbours> SecretsDaemon<N> {
             }
         }
         Ok(locked)
+    }
+
+    /// Locks a profile whose time is over, for `daemon-profile`, which watches that; `false` if it was locked, which is
+    /// no attempt worth an entry.
+    pub(crate) async fn lock_for(&self, call: &LockFor, sender: &Sender) -> Result<bool, SecretsDenial> {
+        let requester = Requester::from(sender);
+        if requester.role() != Role::Profile {
+            let denial = SecretsDenial::Identity { requester: requester.name().to_owned() };
+            let refusal = Refusal { gate: Gate::Identity, denial };
+            let about = About::of(Action::Lock, Some(&call.profile), sender);
+            return conclude(&self.neighbours, about, Err(refusal)).await;
+        }
+        if self.vaults.status(&call.profile) != ProfileStatus::Unlocked {
+            return Ok(false);
+        }
+        Ok(self.lock_because(&call.profile, sender, call.cause).await)
     }
 
     /// The profiles that a request to lock is about.
@@ -429,6 +446,13 @@ mod tests {
         let expected: Vec<_> =
             three.iter().cycle().take(9).map(|operation| record(*operation, denied)).collect();
         assert_eq!(world.outcomes(), expected);
+        assert!(world.daemon.vaults.any_unlocked());
+        let lock_for = LockFor { profile: profile("work"), cause: LockCause::Idle };
+        for name in [None, Some("daemon-launcher"), Some("backup")] {
+            let who = sender(name);
+            let denied = SecretsDenial::Identity { requester: who.requester().to_owned() };
+            assert_eq!(world.daemon.lock_for(&lock_for, &who).await, Err(denied));
+        }
         assert!(world.daemon.vaults.any_unlocked());
         let profile_daemon = sender(Some("daemon-profile"));
         assert_eq!(world.daemon.lock(&Lock { profile: None }, &profile_daemon).await.unwrap().len(), 1);

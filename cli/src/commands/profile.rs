@@ -49,6 +49,11 @@ impl From<ProfileEntry> for Shown {
 }
 
 impl Shown {
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The profile on one line.
     pub(super) fn line(&self) -> String {
         let state = match (&self.unlocked_since, &self.damage) {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use core_types::config::AuditMode;
 use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 use core_types::protocol::bus::{Peer, Peers};
-use core_types::protocol::profile::{AuditState, AuditStatus};
+use core_types::protocol::profile::{AuditState, AuditStatus, AutoLock, AutoLocks, LockCause};
 use core_types::protocol::secrets::{
     MemoryProtection, Profiles, Protection, ProtectionLevel, Rules, RulesState,
 };
@@ -25,10 +25,38 @@ const DAEMONS: [&str; 4] = [BUS, SECRETS, PROFILE, LAUNCHER];
 #[derive(Serialize)]
 struct Status {
     profiles: Option<Vec<Shown>>,
+    auto_locks: Option<Vec<ShownLock>>,
     daemons: Vec<Daemon>,
     audit: Option<Audit>,
     memory: Option<Memory>,
     rules: Option<ShownRules>,
+}
+
+/// When an unlocked profile locks by itself in `--json`; `cause` is `idle` or `after`.
+#[derive(Serialize)]
+struct ShownLock {
+    profile: String,
+    seconds_left: u64,
+    cause: LockCause,
+}
+
+impl From<AutoLock> for ShownLock {
+    fn from(AutoLock { profile, seconds_left, cause }: AutoLock) -> Self {
+        Self { profile: profile.into(), seconds_left, cause }
+    }
+}
+
+impl ShownLock {
+    /// What follows the line of the profile.
+    fn words(&self) -> String {
+        let time = match self.seconds_left {
+            seconds @ 0..120 => format!("{seconds} s"),
+            seconds @ 120..7_200 => format!("{} min", seconds / 60),
+            seconds => format!("{} h", seconds / 3_600),
+        };
+        let unless = if self.cause == LockCause::Idle { " unless used" } else { "" };
+        format!("; locks in {time}{unless}")
+    }
 }
 
 /// The access rules in `--json`; `problem` says why they are not those of the configuration file, when they are not.
@@ -156,18 +184,21 @@ pub(super) fn is_ours(name: &str) -> bool {
 pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
     // A part that is not answered shall leave time for the next.
     let (now, patience) = (Instant::now(), session.usual_deadline());
-    let daemons = daemons(session.call_until(&Peers {}, now + patience / 5)?);
-    let profiles = session.call_until(&Profiles {}, now + patience * 2 / 5);
+    let daemons = daemons(session.call_until(&Peers {}, now + patience / 6)?);
+    let profiles = session.call_until(&Profiles {}, now + patience * 2 / 6);
     let profiles = profiles.map(|entries| entries.into_iter().map(Shown::from).collect());
-    let audit = session.call_until(&AuditStatus {}, now + patience * 3 / 5).map(Audit::from);
-    let memory = session.call_until(&Protection {}, now + patience * 4 / 5).map(Memory::from);
+    let audit = session.call_until(&AuditStatus {}, now + patience * 3 / 6).map(Audit::from);
+    let locks = session.call_until(&AutoLocks {}, now + patience * 4 / 6);
+    let locks = locks.map(|locks| locks.into_iter().map(ShownLock::from).collect());
+    let memory = session.call_until(&Protection {}, now + patience * 5 / 6).map(Memory::from);
     let rules = session.call_until(&Rules {}, now + patience).map(ShownRules::from);
     let (profiles, first) = split(profiles);
     let (audit, second) = split(audit);
     let (memory, third) = split(memory);
     let (rules, fourth) = split(rules);
-    write(session, &Status { profiles, daemons, audit, memory, rules })?;
-    first.or(second).or(third).or(fourth).map_or(Ok(()), Err)
+    let (auto_locks, fifth) = split(locks);
+    write(session, &Status { profiles, auto_locks, daemons, audit, memory, rules })?;
+    first.or(second).or(third).or(fourth).or(fifth).map_or(Ok(()), Err)
 }
 
 fn split<T>(result: Result<T, Failure>) -> (Option<T>, Option<Failure>) {
@@ -216,9 +247,14 @@ fn write(session: &mut Session, status: &Status) -> Result<(), Failure> {
     match &status.profiles {
         None => output.line("  unknown")?,
         Some(profiles) if profiles.is_empty() => output.line("  none; `pds init` makes one")?,
-        Some(profiles) => {
-            profiles.iter().try_for_each(|profile| output.line(format_args!("  {}", profile.line())))?
-        }
+        Some(profiles) => profiles.iter().try_for_each(|profile| {
+            let lock = status.auto_locks.iter().flatten().find(|lock| lock.profile == profile.name());
+            output.line(format_args!(
+                "  {}{}",
+                profile.line(),
+                lock.map(ShownLock::words).unwrap_or_default()
+            ))
+        })?,
     }
     output.line("daemons")?;
     status.daemons.iter().try_for_each(|daemon| output.line(format_args!("  {}", daemon_line(daemon))))?;
@@ -267,10 +303,11 @@ mod tests {
     #[test]
     fn what_is_unknown_is_null() {
         let daemons = daemons(vec![peer(BUS, None)])[..1].to_vec();
-        let status = Status { profiles: None, daemons, audit: None, memory: None, rules: None };
+        let status =
+            Status { profiles: None, auto_locks: None, daemons, audit: None, memory: None, rules: None };
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
-            r#"{"profiles":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null}],"audit":null,"memory":null,"rules":null}"#
+            r#"{"profiles":null,"auto_locks":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null}],"audit":null,"memory":null,"rules":null}"#
         );
         let audit = Audit::from(AuditState {
             next_sequence: 8,
@@ -287,6 +324,10 @@ mod tests {
             audit.line(),
             "7 entries; mode written, work durable; 3 entries are missing; failing: full"
         );
+        let lock = |seconds_left, cause| ShownLock { profile: String::new(), seconds_left, cause }.words();
+        assert_eq!(lock(119, LockCause::Idle), "; locks in 119 s unless used");
+        assert_eq!(lock(900, LockCause::After), "; locks in 15 min");
+        assert_eq!(lock(7_200, LockCause::After), "; locks in 2 h");
         let memory = Memory::from(MemoryProtection {
             level: ProtectionLevel::Locked,
             bytes_in_use: 32,

@@ -111,6 +111,10 @@ pub enum LockCause {
     Restore,
     /// The exchange of its keys was broken off where what was open is not what is there.
     Rekey,
+    /// None of its secrets was used for as long as is configured.
+    Idle,
+    /// It was unlocked for as long as is configured.
+    After,
 }
 
 /// How a program ended.
@@ -401,6 +405,21 @@ pub struct AuditState {
     pub missing: u64,
 }
 
+/// Asks when unlocked profiles lock by themselves, for `pds status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AutoLocks {}
+
+/// When an unlocked profile locks by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutoLock {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Seconds until then, if nothing of it is used meanwhile.
+    pub seconds_left: u64,
+    /// Why it will.
+    pub cause: LockCause,
+}
+
 /// Why `daemon-profile` said no.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ProfileDenial {
@@ -431,5 +450,6 @@ service! {
         8 AuditHead -> AuditPoint,
         9 AuditSearch -> AuditPage,
         10 LastReads -> LastReadPage,
+        11 AutoLocks -> Vec<AutoLock>,
     }
 }

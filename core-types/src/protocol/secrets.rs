@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::explanation::{Explain, Explanation};
 use super::grants::{Grant, GrantEntry, Grants, RevokeGrant};
-use super::profile::AuditPoint;
+use super::profile::{AuditPoint, LockCause};
 use super::service;
 use crate::factor::AGENT_NONCE_BYTES;
 pub use crate::factor::{FactorKind, FactorLabel, FactorPolicy, UnsupportedKey};
@@ -765,6 +765,15 @@ pub struct AuditAnchor {
     pub point: AuditPoint,
 }
 
+/// Locks a profile whose time is over. Only `daemon-profile` may.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LockFor {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Why.
+    pub cause: LockCause,
+}
+
 /// Published on [`super::Topic::ProfileState`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProfileChanged {
@@ -815,6 +824,7 @@ service! {
         37 Grant -> GrantEntry,
         38 Grants -> Vec<GrantEntry>,
         39 RevokeGrant -> GrantEntry,
+        52 LockFor -> bool,
         #[cfg(feature = "ipc-field-encryption")]
         32 FieldKey -> WireSecret,
     }
