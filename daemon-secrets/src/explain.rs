@@ -275,11 +275,6 @@ mod tests {
         &explanation.gates.iter().find(|verdict| verdict.gate == gate).unwrap().verdict
     }
 
-    fn write_config(world: &World, text: &str) {
-        std::fs::create_dir_all(world.paths.config_file().parent().unwrap()).unwrap();
-        std::fs::write(world.paths.config_file(), text).unwrap();
-    }
-
     #[tokio::test]
     async fn explaining_reads_nothing_and_is_recorded_nowhere() {
         let world = World::with_vault().await;
@@ -343,7 +338,7 @@ mod tests {
     async fn whoever_cannot_list_a_name_is_not_told_whether_it_is_there() {
         let world = World::with_vault().await;
         world.set("a1", b"x").await.unwrap();
-        write_config(&world, "[profiles.work.access.backup]\nget = ['a*']\nlist = ['a2']\n");
+        world.write_config("[profiles.work.access.backup]\nget = ['a*']\nlist = ['a2']\n");
         let told = async |name: &str| {
             let explanation =
                 explained(&world, &call(name, None, AccessOperation::Get), Some("backup")).await;
@@ -359,9 +354,21 @@ mod tests {
         let owners = explained(&world, &call("a1", Some("backup"), AccessOperation::Get), None).await;
         assert_eq!(verdict(&owners, Gate::Vault), &Verdict::Passes);
         assert_eq!(owners.rule.unwrap().pattern.unwrap().as_str(), "a*");
-        write_config(&world, "[profiles.work.access.cli]\nget = ['*']\n");
+        world.write_config("[profiles.work.access.cli]\nget = ['*']\n");
         let owners = explained(&world, &call("a1", None, AccessOperation::Get), None).await;
         assert_eq!(verdict(&owners, Gate::Vault), &Verdict::NotTold);
+    }
+
+    #[tokio::test]
+    async fn the_grant_that_lets_someone_through_is_named() {
+        let world = World::with_vault().await;
+        world.set("a", b"x").await.unwrap();
+        let about = call("a", Some("backup"), AccessOperation::Get);
+        let before = explained(&world, &about, None).await;
+        assert_eq!((before.decision, before.grant), (Decision::Denied(Gate::AccessRule), None));
+        let id = crate::grants::tests::make(&world.daemon.grants, "a", 600, Some(1));
+        let granted = explained(&world, &about, None).await;
+        assert_eq!((granted.decision, granted.grant.map(|grant| grant.id)), (Decision::Allowed, Some(id)));
     }
 
     #[tokio::test]

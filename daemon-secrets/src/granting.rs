@@ -98,11 +98,6 @@ mod tests {
         world.daemon.get(&call, &sender(Some("backup"))).await.map(|_| ())
     }
 
-    fn write_config(world: &World, text: &str) {
-        std::fs::create_dir_all(world.paths.config_file().parent().unwrap()).unwrap();
-        std::fs::write(world.paths.config_file(), text).unwrap();
-    }
-
     #[tokio::test]
     async fn a_grant_lets_a_reading_through_until_it_expires_and_its_uses_are_recorded() {
         let (world, clock) = world().await;
@@ -151,9 +146,9 @@ mod tests {
     async fn a_rule_that_denies_wins_over_a_grant() {
         let (world, _) = world().await;
         make(&world, "*", None).await;
-        write_config(&world, "[profiles.work.access.backup]\nget = ['b']\n");
+        world.write_config("[profiles.work.access.backup]\nget = ['b']\n");
         assert_eq!(backup_gets(&world, "a").await, Ok(()), "it is not listed, and not denied");
-        write_config(&world, "[profiles.work.access.backup]\ndeny = ['a']\n");
+        world.write_config("[profiles.work.access.backup]\ndeny = ['a']\n");
         assert_eq!(backup_gets(&world, "a").await, Err(SecretsDenial::Forbidden));
     }
 

@@ -380,7 +380,10 @@ pub(crate) mod tests {
         assert_eq!((look(&grants, "db/a"), look(&grants, "mail/a")), (Standing::Live(id), Standing::None));
         assert_eq!(grants.look("other", &work(), "db/a"), Standing::None);
         assert_eq!(grants.look("backup", &"home".parse().unwrap(), "db/a"), Standing::None);
-        clock.advance(9);
+        // A second that has begun counts whole.
+        *clock.0.lock().unwrap() += Duration::from_millis(8_500);
+        assert_eq!(grants.entry(id).unwrap().state, GrantState::Live { seconds_left: 2 });
+        *clock.0.lock().unwrap() += Duration::from_millis(500);
         assert_eq!(grants.entry(id).unwrap().state, GrantState::Live { seconds_left: 1 });
         clock.advance(1);
         assert_eq!(look(&grants, "db/a"), Standing::Expired(id));

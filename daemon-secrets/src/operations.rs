@@ -441,6 +441,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_batch_of_what_is_there_leaves_out_what_may_not_be_read() {
+        let world = World::with_vault().await;
+        for name in ["db/user", "db/word", "token"] {
+            world.set(name, name.as_bytes()).await.unwrap();
+        }
+        world.write_config("[profiles.work.access.cli]\nget = ['*']\ndeny = ['db/word']\n");
+        assert_eq!(batch(&world, None).await.unwrap(), ["db/user=db/user", "token=token"]);
+        assert_eq!(batch(&world, Some(&["db/*"])).await.unwrap(), ["db/user=db/user"]);
+        assert_eq!(batch(&world, Some(&["db/word"])).await, Err(SecretsDenial::Forbidden));
+    }
+
+    #[tokio::test]
     async fn a_batch_that_fits_no_answer_is_refused() {
         let world = World::with_vault().await;
         for name in ["a", "b"] {

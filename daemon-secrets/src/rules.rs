@@ -145,11 +145,6 @@ mod tests {
 
     const ONLY_A: &str = "[profiles.work.access.backup]\nget = ['a']\n";
 
-    fn write(world: &World, text: &str) {
-        std::fs::create_dir_all(world.paths.config_file().parent().unwrap()).unwrap();
-        std::fs::write(world.paths.config_file(), text).unwrap();
-    }
-
     async fn backup_gets(world: &World, name: &str) -> Result<(), SecretsDenial> {
         let call = Get { profile: profile("work"), name: name.to_owned(), version: None };
         world.daemon.get(&call, &sender(Some("backup"))).await.map(|_| ())
@@ -178,11 +173,11 @@ mod tests {
     async fn a_change_of_the_file_holds_from_the_next_request_on_and_is_recorded() {
         let world = world().await;
         assert_eq!(backup_gets(&world, "a").await, Err(SecretsDenial::Forbidden));
-        write(&world, ONLY_A);
+        world.write_config(ONLY_A);
         assert_eq!(backup_gets(&world, "a").await, Ok(()));
-        write(&world, "[profiles.work.access.backup]\nget = ['b']\n");
+        world.write_config("[profiles.work.access.backup]\nget = ['b']\n");
         assert_eq!(backup_gets(&world, "a").await, Err(SecretsDenial::Forbidden));
-        write(&world, "# the same rules\n[profiles.work.access.backup]\nget = ['b']\n");
+        world.write_config("# the same rules\n[profiles.work.access.backup]\nget = ['b']\n");
         assert_eq!(backup_gets(&world, "a").await, Err(SecretsDenial::Forbidden));
         std::fs::remove_file(world.paths.config_file()).unwrap();
         assert_eq!(backup_gets(&world, "b").await, Err(SecretsDenial::Forbidden));
@@ -192,13 +187,13 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_cannot_be_used_leaves_the_old_rules_in_force_and_says_so() {
         let world = world().await;
-        write(&world, ONLY_A);
+        world.write_config(ONLY_A);
         backup_gets(&world, "a").await.unwrap();
-        write(&world, "[profiles.work.access.backup]\nget = ['a b']\n");
+        world.write_config("[profiles.work.access.backup]\nget = ['a b']\n");
         backup_gets(&world, "a").await.unwrap();
         let said = problem(&world).await.unwrap();
         assert!(said.contains("config.toml") && said.contains("line 2"), "{said}");
-        write(&world, ONLY_A);
+        world.write_config(ONLY_A);
         assert_eq!(problem(&world).await, None);
         let recorded = changes(&world);
         assert_eq!(recorded.len(), 2, "{recorded:?}");
@@ -208,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_others_could_have_written_is_not_used() {
         let world = world().await;
-        write(&world, ONLY_A);
+        world.write_config(ONLY_A);
         backup_gets(&world, "a").await.unwrap();
         let file = world.paths.config_file();
         let elsewhere = file.with_extension("elsewhere");
@@ -222,7 +217,7 @@ mod tests {
         );
         std::fs::remove_file(&file).unwrap();
         for mode in [0o620, 0o602] {
-            write(&world, "");
+            world.write_config("");
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
             backup_gets(&world, "a").await.unwrap();
             let said = problem(&world).await.unwrap();
@@ -233,10 +228,10 @@ mod tests {
     #[tokio::test]
     async fn a_change_that_cannot_be_recorded_is_not_made() {
         let world = world().await;
-        write(&world, ONLY_A);
+        world.write_config(ONLY_A);
         backup_gets(&world, "a").await.unwrap();
         world.daemon.neighbours.unwritable.store(true, Ordering::SeqCst);
-        write(&world, "");
+        world.write_config("");
         assert!(matches!(backup_gets(&world, "a").await, Err(SecretsDenial::AuditUnwritable { .. })));
         assert!(world.daemon.rules.current().may_read(
             &crate::acl::tests::requester(Some("backup")),
@@ -251,7 +246,7 @@ mod tests {
     async fn the_audit_modes_are_followed_and_their_change_is_recorded_before() {
         let world = world().await;
         let modes = || std::mem::take(&mut *world.daemon.neighbours.audit_modes.lock().unwrap());
-        write(&world, "[audit]\nmode = 'durable'\n");
+        world.write_config("[audit]\nmode = 'durable'\n");
         world.get("a").await.unwrap();
         assert_eq!(modes(), [AuditMode::Durable]);
         let recorded = world.outcomes();
@@ -259,15 +254,15 @@ mod tests {
             (Operation::ConfigChange, Some("config.toml: audit modes".to_owned()), "done".to_owned());
         assert_eq!(recorded[0], change);
         world.daemon.neighbours.unwritable.store(true, Ordering::SeqCst);
-        write(&world, "[audit]\nmode = 'best-effort'\n");
+        world.write_config("[audit]\nmode = 'best-effort'\n");
         assert!(world.get("a").await.is_err());
         assert_eq!(modes(), []);
         world.daemon.neighbours.unwritable.store(false, Ordering::SeqCst);
         world.get("a").await.unwrap();
         assert_eq!(modes(), [AuditMode::BestEffort]);
-        write(&world, "[audit]\nmode = 'sometimes'\n");
+        world.write_config("[audit]\nmode = 'sometimes'\n");
         world.get("a").await.unwrap();
-        write(&world, &format!("[profiles.work]\naudit = 'durable'\n{ONLY_A}"));
+        world.write_config(&format!("[profiles.work]\naudit = 'durable'\n{ONLY_A}"));
         world.get("a").await.unwrap();
         let recorded: Vec<_> = world
             .outcomes()
@@ -284,13 +279,13 @@ mod tests {
     async fn half_a_file_is_not_taken_for_a_whole_one() {
         let world = world().await;
         let rules = "[profiles.work.access.cli]\nget = ['b']\n";
-        write(&world, rules);
+        world.write_config(rules);
         assert_eq!(world.get("a").await, Err(SecretsDenial::Forbidden));
-        write(&world, "");
+        world.write_config("");
         let reading = world.get("a");
         let writing = async {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            write(&world, rules);
+            world.write_config(rules);
         };
         let (read, ()) = tokio::join!(reading, writing);
         assert_eq!(read, Err(SecretsDenial::Forbidden));

@@ -258,6 +258,12 @@ pub(crate) mod tests {
     }
 
     impl World {
+        /// Writes the configuration that is looked at with the next request.
+        pub(crate) fn write_config(&self, text: &str) {
+            std::fs::create_dir_all(self.paths.config_file().parent().unwrap()).unwrap();
+            std::fs::write(self.paths.config_file(), text).unwrap();
+        }
+
         /// Without any vault.
         pub(crate) fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
