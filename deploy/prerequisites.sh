@@ -21,6 +21,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' && compgen -G '/usr/lib/postgresql/*/bin/psql'; } >/dev/null
 
 # Debian's own Python, because the package is Debian's.
+has_python_dotenv() { /usr/bin/python3 -c 'import dotenv' 2>/dev/null; }
 has_dissononce() { /usr/bin/python3 -c 'import dissononce' 2>/dev/null; }
 
 may_install() { [[ $(id -u) -eq 0 && -z ${PDS_NO_INSTALL:-} ]] && has apt-get; }
@@ -42,6 +43,10 @@ look_for_packages() {
         has ssh-agent || need 'ssh-agent, for tests of unlocking with a key that it holds' openssh-client
         has bwrap || need 'bubblewrap, to ask for a program from inside a sandbox' bubblewrap
         has_postgres || need 'a PostgreSQL server and psql, for a test with a real program' postgresql
+        has dash || need 'dash, to read what pds env writes' dash
+        has fish || need 'fish, for the same' fish
+        has direnv || need 'direnv, for the same' direnv
+        has_python_dotenv || need 'python-dotenv, for the same' python3-dotenv
         has_dissononce || need 'dissononce, for a client of the bus in Python' python3-dissononce
     fi
 }

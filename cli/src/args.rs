@@ -1,6 +1,7 @@
 //! What may stand on the command line, and nothing of what it does.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use core_types::grant::{GrantId, NotAGrantId};
 use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX, FACTORS_MAX, GRANT_USES_MAX};
 use core_types::pattern::Pattern;
 use core_types::protocol::launcher::Mapping;
+use core_types::reference::SecretReference;
 use core_types::{DaemonName, NameError, Note, NoteError, ProfileName, SecretName};
 use jiff::Timestamp;
 
@@ -112,6 +114,12 @@ commands! {
     "purge" => Purge { options PurgeOptions },
     /// Run a command with secrets in its environment
     "run" => Run { options RunOptions },
+    /// Write the value that a reference pds://PROFILE/NAME leads to
+    "read" => Read { options ReadOptions },
+    /// Fill the references of a template: `{{ pds://PROFILE/NAME }}`
+    "inject" => Inject { options InjectOptions },
+    /// Print assignments of the variables that `pds run` would set
+    "env" => Env { options EnvOptions },
     /// List the programs that run with secrets, and the names of these
     "ps" => Ps,
     /// Change the password of a profile
@@ -506,6 +514,57 @@ pub(crate) struct SetOptions {
     /// Note this down beside it, for listings; it is no secret
     #[arg(long, value_name = "TEXT", value_parser = note)]
     pub(crate) note: Option<Note>,
+}
+
+/// Options of `pds read`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReadOptions {
+    /// The reference
+    #[arg(value_name = "REFERENCE", value_parser = SecretReference::parse)]
+    pub(crate) reference: SecretReference,
+}
+
+/// Options of `pds inject`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InjectOptions {
+    /// The template [default: standard input]
+    #[arg(short, long = "in", value_name = "TEMPLATE")]
+    pub(crate) input: Option<PathBuf>,
+    /// The file that gets the filled template, with mode 0600 [default: standard output]
+    #[arg(short, long = "out", value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// Options of `pds env`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EnvOptions {
+    #[command(flatten)]
+    pub(crate) selected: SelectionOptions,
+    /// Who shall read it
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "shell")]
+    pub(crate) format: EnvFormat,
+}
+
+/// What `pds env` writes for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EnvFormat {
+    /// sh, dash, bash, zsh and direnv: `eval "$(pds env)"`.
+    Shell,
+    /// python-dotenv, dotenvy and `--env-file`.
+    Dotenv,
+    /// One object.
+    Json,
+    /// `docker run --env-file`: no value of several lines.
+    Docker,
+    /// fish: `pds env --format fish | source`.
+    Fish,
+}
+
+impl fmt::Display for EnvFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.to_possible_value();
+        f.write_str(name.as_ref().map_or("", |name| name.get_name()))
+    }
 }
 
 /// Which secrets become variables.

@@ -22,6 +22,7 @@ use crate::agent::AgentError;
 use crate::args::{
     AuditCommand, Command, ConfigCommand, DaemonCommand, FactorCommand, ProfileCommand, RecoveryCommand,
 };
+use crate::assignments::AssignmentError;
 use crate::commands::run::RunError;
 use crate::env_file::EnvFileError;
 use crate::input::InputError;
@@ -130,6 +131,12 @@ pub(crate) enum Failure {
     Input(#[from] InputError),
     #[error("{0}")]
     EnvFile(#[from] EnvFileError),
+    #[error("{0}")]
+    Assignment(#[from] AssignmentError),
+    #[error("{} is a folder, a link or a device", path.display())]
+    NotAFile { path: PathBuf },
+    #[error("it would become {bytes} bytes long, and at most {limit} are allowed")]
+    TooMuch { bytes: usize, limit: usize },
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
     #[error("the file {} cannot be {what}: {source}", path.display())]
@@ -206,7 +213,10 @@ impl Failure {
         match self {
             Self::Denied(Denial::Secrets(denial)) => secrets_exit(denial),
             Self::Denied(Denial::Launcher(LauncherDenial::Secrets(denial))) => secrets_exit(denial),
-            Self::Denied(Denial::Launcher(_)) => Exit::NotStarted,
+            Self::Denied(Denial::Launcher(LauncherDenial::UnresolvedReference { denial, .. })) => {
+                secrets_exit(denial)
+            }
+            Self::Denied(Denial::Launcher(_)) => Exit::Failed,
             Self::Denied(Denial::Profile(ProfileDenial::Identity { .. })) => Exit::Denied,
             Self::Denied(Denial::Bus(denial)) => bus_exit(denial),
             Self::Denied(Denial::Profile(_)) | Self::KeyFile(_) => Exit::Failed,
@@ -241,6 +251,9 @@ impl Failure {
             | Self::Prompt(_)
             | Self::Input(_)
             | Self::EnvFile(_)
+            | Self::Assignment(_)
+            | Self::NotAFile { .. }
+            | Self::TooMuch { .. }
             | Self::Output(_)
             | Self::NotConfirmed
             | Self::File { .. }
@@ -330,6 +343,11 @@ impl Failure {
             Self::Refused { .. } => Some("try again, and see `pds daemon logs`".to_owned()),
             Self::Prompt(error) => error.next(),
             Self::Input(error) => error.next(),
+            Self::Assignment(_) => Some("choose another --format, or leave it out with --only".to_owned()),
+            Self::NotAFile { .. } => {
+                Some("name the file itself; without -o the text goes to standard output".to_owned())
+            }
+            Self::TooMuch { .. } => Some("fill several templates, one after the other".to_owned()),
             Self::EnvFile(EnvFileError::Unreadable(error)) => error.next(),
             Self::EnvFile(_) => {
                 Some("write one NAME=value a line, in single quotes what has blanks or quotes".to_owned())
@@ -637,6 +655,9 @@ fn what_failed(command: &Command) -> String {
         }
         Command::Set(options) => format!("cannot store '{}'", shown(&options.name)),
         Command::Get(options) => format!("cannot read '{}'", shown(&options.name)),
+        Command::Read(options) => format!("cannot read {}", options.reference),
+        Command::Inject(_) => "cannot fill the template".to_owned(),
+        Command::Env(_) => "cannot print the variables".to_owned(),
         Command::List(_) => "cannot list the secrets".to_owned(),
         Command::Rm(_) => "cannot remove".to_owned(),
         Command::Mv(options) => format!("cannot move '{}'", shown(&options.from)),

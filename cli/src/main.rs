@@ -2,6 +2,7 @@
 
 mod agent;
 mod args;
+mod assignments;
 mod commands;
 mod env_file;
 mod error;
@@ -10,6 +11,7 @@ mod fetch;
 mod fields;
 mod input;
 mod lazy;
+mod new_file;
 mod output;
 mod progress;
 mod prompt;

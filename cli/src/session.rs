@@ -67,6 +67,11 @@ impl Session {
         Ok(profile)
     }
 
+    /// Says which profile the command is about, where the command itself names it.
+    pub(crate) fn use_profile(&mut self, profile: ProfileName) {
+        self.profile = Some(profile);
+    }
+
     /// Whether the command line names a profile.
     pub(crate) fn names_profile(&self) -> bool {
         !self.options.profiles.is_empty()

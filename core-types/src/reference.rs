@@ -36,6 +36,9 @@ pub enum ReferenceError {
     /// The name is none.
     #[error("its name is not a secret name: {0}")]
     Name(NameError),
+    /// In a template: it is not followed by the braces that close it.
+    #[error("no }}}} follows on its line")]
+    Unclosed,
 }
 
 impl SecretReference {

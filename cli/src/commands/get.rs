@@ -1,7 +1,9 @@
 //! `pds get`: writes the value of a secret to standard output.
 
 use base64ct::{Base64, Encoding};
+use core_types::ProfileName;
 use core_types::protocol::secrets::Get;
+use core_types::reference::SecretReference;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -22,6 +24,22 @@ struct Value<'a> {
 
 pub(super) fn run(session: &mut Session, name: &str, version: Option<u64>) -> Result<(), Failure> {
     let profile = session.profile()?;
+    write(session, profile, name, version)
+}
+
+/// `pds read`: the same for what a reference leads to.
+pub(super) fn follow(session: &mut Session, reference: &SecretReference) -> Result<(), Failure> {
+    let SecretReference { profile, name } = reference;
+    session.use_profile(profile.clone());
+    write(session, profile.clone(), name.as_str(), None)
+}
+
+fn write(
+    session: &mut Session,
+    profile: ProfileName,
+    name: &str,
+    version: Option<u64>,
+) -> Result<(), Failure> {
     let value = session.call(&Get { profile: profile.clone(), name: name.to_owned(), version })?;
     let value = fields::opened(session, &profile, name, value)?;
     if session.output.wants_json() {

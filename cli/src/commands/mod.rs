@@ -6,12 +6,14 @@ mod config;
 mod daemon;
 mod doctor;
 mod enroll;
+mod env;
 mod explain;
 mod factor;
 mod get;
 mod grant;
 mod history;
 mod init;
+mod inject;
 mod list;
 mod lock;
 mod logs;
@@ -82,6 +84,9 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::History(options) => history::list(session, &options.name),
         Command::Restore(options) => history::restore(session, &options.name, options.version),
         Command::Purge(options) => history::purge(session, &options.name, options.yes),
+        Command::Read(options) => get::follow(session, &options.reference),
+        Command::Inject(options) => inject::run(session, options),
+        Command::Env(options) => env::run(session, options),
         Command::Run(options) => return launch(session, options),
         Command::Ps => ps::run(session),
         Command::Passwd(options) => passwd::run(session, options),
