@@ -449,7 +449,8 @@ mod tests {
         world.write_config("[profiles.work.access.cli]\nget = ['*']\ndeny = ['db/word']\n");
         assert_eq!(batch(&world, None).await.unwrap(), ["db/user=db/user", "token=token"]);
         assert_eq!(batch(&world, Some(&["db/*"])).await.unwrap(), ["db/user=db/user"]);
-        assert_eq!(batch(&world, Some(&["db/word"])).await, Err(SecretsDenial::Forbidden));
+        let named = SecretsDenial::ForbiddenName("db/word".to_owned());
+        assert_eq!(batch(&world, Some(&["db/word"])).await, Err(named));
     }
 
     #[tokio::test]

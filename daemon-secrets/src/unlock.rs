@@ -548,10 +548,12 @@ mod tests {
     async fn a_vault_put_back_with_its_anchor_is_noticed_by_what_the_audit_log_knows() {
         let world = World::with_vault().await;
         world.set("a", b"x").await.unwrap();
+        world.set("a", b"y").await.unwrap();
         lock(&world, None).await.unwrap();
         let entries = std::mem::take(&mut *world.daemon.neighbours.entries.lock().unwrap());
         let generations: Vec<_> = entries.iter().map(|entry| (entry.operation, entry.generation)).collect();
-        assert_eq!(generations, [(Operation::Set, Some(1)), (Operation::Lock, Some(1))]);
+        let expected = [(Operation::Set, 1), (Operation::Set, 2), (Operation::Lock, 2)];
+        assert_eq!(generations, expected.map(|(operation, generation)| (operation, Some(generation))));
         world.daemon.neighbours.recorded.store(7, Ordering::SeqCst);
         let told = world.unlock("work", b"right").await;
         assert!(matches!(told, Err(SecretsDenial::RolledBack { .. })), "{told:?}");

@@ -81,7 +81,7 @@ fn cell(system: &System, state: &str, column: &str) -> &'static str {
         (3, _) => "inactive",
         (4, _) => "missing",
         (125, "run") => match said.as_str() {
-            said if said.contains("the access rules do not allow it") => "forbidden",
+            said if said.contains("the access rules do not allow") => "forbidden",
             said if said.contains("there is no profile") => "missing",
             said if said.contains("locked") && state == "locked" => "locked",
             said if said.contains("locked") => "inactive",

@@ -15,12 +15,18 @@ fn is_unlocked(system: &System, name: &str) -> bool {
     matches!(profile.state, ProfileState::Unlocked { .. })
 }
 
-/// The causes of the locks of a profile in the audit log.
-fn causes(system: &System, name: &str) -> Vec<(String, String)> {
-    let locks = system.audit(1_000).into_iter().filter(|entry| entry["operation"] == "lock");
-    let locks = locks.filter(|entry| entry["profile"] == name);
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    locks.map(|entry| (text(&entry["cause"]), text(&entry["requester"]["name"]))).collect()
+/// Waits until the audit log tells that a profile was locked, once, for this cause.
+fn is_told(system: &System, name: &str, cause: &str) {
+    let locks = wait_for("the entry of the lock", || {
+        let locks = system.audit(1_000).into_iter().filter(|entry| entry["operation"] == "lock");
+        let locks: Vec<_> = locks.filter(|entry| entry["profile"] == name).collect();
+        (!locks.is_empty()).then_some(locks)
+    });
+    assert_eq!(locks.len(), 1);
+    assert_eq!(
+        (&locks[0]["cause"], &locks[0]["requester"]["name"]),
+        (&cause.into(), &"daemon-profile".into())
+    );
 }
 
 #[test]
@@ -37,7 +43,7 @@ fn a_profile_that_nobody_uses_locks_and_looking_at_it_is_no_use() {
         (!is_unlocked(&system, "work")).then_some(())
     });
     assert!(begun.elapsed() >= Duration::from_secs(1), "not before its time");
-    assert_eq!(causes(&system, "work"), [("idle".to_owned(), "daemon-profile".to_owned())]);
+    is_told(&system, "work", "idle");
     system.pds(["-p", "work", "get", "a"]).run().exits(3);
     assert!(is_unlocked(&system, "kept"));
 }
@@ -55,7 +61,7 @@ fn use_keeps_a_profile_open_until_its_time_is_over_all_the_same() {
         locked.then_some(())
     });
     assert!(begun.elapsed() >= Duration::from_secs(4), "reading kept it open");
-    assert_eq!(causes(&system, "work"), [("after".to_owned(), "daemon-profile".to_owned())]);
+    is_told(&system, "work", "after");
 }
 
 #[test]
@@ -75,5 +81,5 @@ fn a_daemon_that_begins_anew_and_a_changed_configuration_are_followed() {
     system.write_config("[lock]\nafter = '1s'\n");
     // An entry wakes the watch up, or else the next look does.
     wait_for("the profile to lock", || (!is_unlocked(&system, "work")).then_some(()));
-    assert_eq!(causes(&system, "work"), [("after".to_owned(), "daemon-profile".to_owned())]);
+    is_told(&system, "work", "after");
 }
