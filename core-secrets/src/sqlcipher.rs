@@ -97,6 +97,8 @@ struct Open {
     entry_key: SecureBytes,
     freshness_key: SecureBytes,
     anchor: Option<Anchor>,
+    /// The state that the rows are in, where it is known.
+    state: Option<Mark>,
 }
 
 impl SqlCipherStore {
@@ -128,6 +130,7 @@ impl SqlCipherStore {
             entry_key: key_schedule::entry_key(vault_key),
             freshness_key: key_schedule::freshness_key(vault_key, profile.as_str()),
             anchor: None,
+            state: None,
         };
         Self {
             inner: Arc::new(Inner {
@@ -151,7 +154,9 @@ impl SqlCipherStore {
     /// The database library failed to close it; the keys are gone all the same.
     pub fn close(&self) -> Result<(), StoreError> {
         let open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Open { connection, entry_key, freshness_key, anchor }) = open else { return Ok(()) };
+        let Some(Open { connection, entry_key, freshness_key, anchor, state: _ }) = open else {
+            return Ok(());
+        };
         let closed = connection.close().map_err(|(_connection, error)| failed("close the database")(error));
         drop((entry_key, freshness_key));
         let synced = anchor.map_or(Ok(()), |anchor| anchor.sync().map_err(StoreError::Anchor));
@@ -164,8 +169,10 @@ impl SqlCipherStore {
     /// # Errors
     /// It could not be checked.
     pub fn verify(&self) -> Result<(Mark, Option<Rollback>), StoreError> {
-        let open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let verified = freshness::verify(&self.inner, open.as_ref().ok_or(StoreError::Closed)?)?;
+        let mut open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = open.as_mut().ok_or(StoreError::Closed)?;
+        let verified = freshness::verify(&self.inner, open)?;
+        open.state = verified.1.is_none().then_some(verified.0);
         self.inner.note_generation(verified.0.generation);
         Ok(verified)
     }

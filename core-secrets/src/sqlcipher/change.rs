@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::connection::failed;
 use super::entries::{open_version, seal};
 use super::freshness::{element, record, recorded, scan};
-use super::schema::{Version, version_columns};
+use super::schema::{Version, signed, version_columns};
 use super::{Inner, Open};
 use crate::anchor::Anchor;
 use crate::freshness::{Anchored, Mark};
@@ -23,10 +23,14 @@ pub(super) struct Change<'a> {
     entry_key: &'a SecureBytes,
     freshness_key: &'a SecureBytes,
     anchor: Option<&'a mut Anchor>,
+    state: &'a mut Option<Mark>,
     transaction: Transaction<'a>,
     action: &'static str,
     before: Mark,
+    generation: u64,
     digest: MultisetHash,
+    /// The state of which a row, or that which was found, says that it is the present one.
+    recorded: Mark,
 }
 
 /// The number of the first version of a name.
@@ -63,13 +67,25 @@ impl<'a> Change<'a> {
         open: &'a mut Open,
         action: &'static str,
     ) -> Result<Self, StoreError> {
-        let Open { connection, entry_key, freshness_key, anchor } = open;
+        let Open { connection, entry_key, freshness_key, anchor, state } = open;
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed(action))?;
-        let before = recorded(&transaction)?;
-        let digest = MultisetHash::from_bytes(&before.digest);
-        let anchor = anchor.as_mut();
-        Ok(Self { inner, entry_key, freshness_key, anchor, transaction, action, before, digest })
+        let before = state.map_or_else(|| recorded(&transaction), Ok)?;
+        let (generation, digest) = (before.generation, MultisetHash::from_bytes(&before.digest));
+        let (anchor, recorded) = (anchor.as_mut(), before);
+        Ok(Self {
+            inner,
+            entry_key,
+            freshness_key,
+            anchor,
+            state,
+            transaction,
+            action,
+            before,
+            generation,
+            digest,
+            recorded,
+        })
     }
 
     /// The latest version of a name, be it removed or not.
@@ -113,8 +129,9 @@ impl<'a> Change<'a> {
             note,
             sealed_bytes,
         };
-        self.insert(name, version, value)?;
+        // First, so that the state after it all is that of the new row.
         self.delete_up_to(name, number.saturating_sub(1).saturating_sub(self.inner.old_versions()))?;
+        self.insert(name, version, value)?;
         Ok(number)
     }
 
@@ -128,11 +145,13 @@ impl<'a> Change<'a> {
         let (sealed, tag) = seal(self.inner, self.entry_key, name, version.number, value)?;
         version.tag = tag;
         version.sealed_bytes = i64::try_from(sealed.len()).unwrap_or(i64::MAX);
+        self.digest = self.digest.with(self.freshness_key, [element(name, &version).as_slice()]);
+        let mark = self.next_mark()?;
         self.transaction
             .prepare_cached(
                 "INSERT INTO secrets
-                     (name, version, created_at, updated_at, expires_at, removed_at, tag, note, value)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                     (name, version, created_at, updated_at, expires_at, removed_at, tag, note, generation, digest, value)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )
             .and_then(|mut statement| {
                 statement.execute(params![
@@ -144,11 +163,13 @@ impl<'a> Change<'a> {
                     version.removed_at,
                     version.tag,
                     version.note,
+                    signed(mark.generation),
+                    mark.digest,
                     sealed,
                 ])
             })
             .map_err(failed(self.action))?;
-        self.digest = self.digest.with(self.freshness_key, [element(name, &version).as_slice()]);
+        self.recorded = mark;
         Ok(())
     }
 
@@ -159,15 +180,28 @@ impl<'a> Change<'a> {
         version: &Version,
         removed_at: Option<i64>,
     ) -> Result<(), StoreError> {
-        self.transaction
-            .prepare_cached("UPDATE secrets SET removed_at = ?3 WHERE name = ?1 AND version = ?2")
-            .and_then(|mut statement| statement.execute(params![name.as_str(), version.number, removed_at]))
-            .map_err(failed(self.action))?;
         let marked = Version { removed_at, ..version.clone() };
         self.digest = self
             .digest
             .without(self.freshness_key, [element(name, version).as_slice()])
             .with(self.freshness_key, [element(name, &marked).as_slice()]);
+        let mark = self.next_mark()?;
+        self.transaction
+            .prepare_cached(
+                "UPDATE secrets SET removed_at = ?3, generation = ?4, digest = ?5
+                 WHERE name = ?1 AND version = ?2",
+            )
+            .and_then(|mut statement| {
+                statement.execute(params![
+                    name.as_str(),
+                    version.number,
+                    removed_at,
+                    signed(mark.generation),
+                    mark.digest,
+                ])
+            })
+            .map_err(failed(self.action))?;
+        self.recorded = mark;
         Ok(())
     }
 
@@ -187,32 +221,44 @@ impl<'a> Change<'a> {
         Ok(u64::try_from(old.len()).unwrap_or(u64::MAX))
     }
 
+    /// The state with what was changed until now.
+    fn next_mark(&mut self) -> Result<Mark, StoreError> {
+        let generation = self.generation.checked_add(1);
+        self.generation = generation.ok_or(StoreError::Damaged(Damage::NoState))?;
+        Ok(Mark { generation: self.generation, digest: self.digest.to_bytes() })
+    }
+
     /// Makes the changes durable, and then known to the anchor.
-    pub(super) fn commit(self) -> Result<(), StoreError> {
-        if self.digest.to_bytes() == self.before.digest {
+    pub(super) fn commit(mut self) -> Result<(), StoreError> {
+        if self.generation == self.before.generation && self.digest.to_bytes() == self.before.digest {
             // Nothing was changed.
             return self.transaction.commit().map_err(failed(self.action));
         }
-        let generation = self.before.generation.checked_add(1);
-        let generation = generation.ok_or(StoreError::Damaged(Damage::NoState))?;
-        let digest = self.digest.to_bytes();
-        self.commit_as(Mark { generation, digest }, |_| {})
+        if self.recorded.digest != self.digest.to_bytes() {
+            self.recorded = self.next_mark()?;
+            record(&self.transaction, &self.recorded)?;
+        }
+        self.commit_recorded(|_| {})
     }
 
     /// Takes the rows as they are for the right ones, at a generation above all that are known of.
-    pub(super) fn accept(self, header: Mark, above: u64) -> Result<(), StoreError> {
+    pub(super) fn accept(mut self, header: Mark, above: u64) -> Result<(), StoreError> {
         let digest = scan(&self.transaction, self.freshness_key)?.digest.to_bytes();
         let generation = self.before.generation.max(above).saturating_add(1);
-        self.commit_as(Mark { generation, digest }, |anchored| anchored.header = header)
+        self.recorded = Mark { generation, digest };
+        record(&self.transaction, &self.recorded)?;
+        self.commit_recorded(|anchored| anchored.header = header)
     }
 
-    fn commit_as(self, mark: Mark, anchoring: impl FnOnce(&mut Anchored)) -> Result<(), StoreError> {
-        record(&self.transaction, &mark)?;
+    fn commit_recorded(self, anchoring: impl FnOnce(&mut Anchored)) -> Result<(), StoreError> {
+        // Where it fails, what is on the disk is read again.
+        *self.state = None;
         self.transaction.commit().map_err(failed(self.action))?;
-        self.inner.note_generation(mark.generation);
+        *self.state = Some(self.recorded);
+        self.inner.note_generation(self.recorded.generation);
         let Some(anchor) = self.anchor else { return Ok(()) };
         let anchored = anchor.update(|anchored| {
-            anchored.database = mark;
+            anchored.database = self.recorded;
             anchoring(anchored);
         });
         anchored.map_err(StoreError::Anchor)

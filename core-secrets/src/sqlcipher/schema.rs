@@ -8,13 +8,17 @@ use super::connection::failed;
 use crate::store::{Damage, StoreError};
 
 /// Format of the database, in `PRAGMA user_version`.
-pub(super) const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 3;
 
 /// One row is one version of one secret; the latest of a name is the one that is read, unless it is removed.
 ///
 /// The rows lie in the order of their names (`WITHOUT ROWID`), so that a listing reads each page once. The value
 /// stands last, and its tag before it: what does not need the value never touches the pages that a large one spills
-/// over. The one row of `freshness` is the state of all rows.
+/// over.
+///
+/// `generation` and `digest` are the state of the whole database after the change that wrote the row: so a change of one
+/// row writes one page. A change after which no such row is left writes the one row of `freshness`. The state with the
+/// highest generation, of all these, is the present one.
 pub(super) const SCHEMA: &str = "
     CREATE TABLE secrets (
         name       TEXT NOT NULL,
@@ -25,6 +29,8 @@ pub(super) const SCHEMA: &str = "
         removed_at INTEGER,
         tag        BLOB NOT NULL,
         note       TEXT,
+        generation INTEGER NOT NULL,
+        digest     BLOB NOT NULL,
         value      BLOB NOT NULL,
         PRIMARY KEY (name, version)
     ) STRICT, WITHOUT ROWID;
@@ -34,7 +40,7 @@ pub(super) const SCHEMA: &str = "
         digest     BLOB NOT NULL
     ) STRICT;
     INSERT INTO freshness VALUES (1, 0, zeroblob(32));
-    PRAGMA user_version = 2;
+    PRAGMA user_version = 3;
 ";
 
 /// The columns that [`Version::from_row`] takes, in its order.
@@ -127,11 +133,11 @@ mod tests {
 
     #[test]
     fn an_earlier_or_later_format_is_named() {
-        for found in [1, 7] {
+        for found in [2, 7] {
             let vault = Vault::new();
             vault.execute(&format!("PRAGMA user_version = {found}"));
             vault.store.close().unwrap();
-            let expected = Damage::Format { found, expected: 2 };
+            let expected = Damage::Format { found, expected: FORMAT };
             assert!(matches!(vault.reopen(), Err(StoreError::Damaged(damage)) if damage == expected));
         }
     }
