@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
@@ -123,6 +124,21 @@ fn permissions(stat: &Stat) -> u32 {
     stat.st_mode & 0o7777
 }
 
+/// Root, as stat(2) shows it: in a user namespace without root, as systemd makes for a service, all of the users outside
+/// look alike, and what `/` belongs to counts as root's.
+fn root_user() -> u32 {
+    static ROOT: OnceLock<u32> = OnceLock::new();
+    *ROOT.get_or_init(|| match std::fs::read_to_string("/proc/self/uid_map") {
+        Ok(map) if !maps_root(&map) => rustix::fs::stat("/").map_or(0, |root| root.st_uid),
+        _ => 0,
+    })
+}
+
+/// Whether root is among the users of a namespace, by its `uid_map` (user_namespaces(7)).
+fn maps_root(map: &str) -> bool {
+    map.lines().any(|line| line.split_ascii_whitespace().next() == Some("0"))
+}
+
 /// Refuses what belongs to someone else or can be changed by others.
 fn check_owner(path: &Path, stat: &Stat) -> Result<(), PrivateFsError> {
     let expected = own_user();
@@ -220,7 +236,7 @@ fn check_ancestors(path: &Path) -> Result<(), PrivateFsError> {
     let parent = parent.canonicalize().map_err(failed("resolve", parent))?;
     for folder in parent.ancestors() {
         let stat = rustix::fs::stat(folder).map_err(failed("examine", folder))?;
-        if stat.st_uid != 0 && stat.st_uid != own_user() {
+        if stat.st_uid != root_user() && stat.st_uid != own_user() {
             return Err(PrivateFsError::WrongOwner {
                 path: folder.to_owned(),
                 owner: stat.st_uid,
@@ -233,7 +249,7 @@ fn check_ancestors(path: &Path) -> Result<(), PrivateFsError> {
                 mode: permissions(&stat),
             });
         }
-        if stat.st_uid == 0 {
+        if stat.st_uid == root_user() {
             break;
         }
     }
@@ -573,6 +589,12 @@ mod tests {
         }
         set_mode(&parent, 0o1777);
         check_private_dir(&path).unwrap();
+    }
+
+    #[test]
+    fn a_namespace_without_root_is_told_from_one_with_it() {
+        assert!(maps_root("         0          0 4294967295\n") && maps_root("0 1000 1\n1 100000 65536\n"));
+        assert!(!maps_root("      1000       1000          1\n"));
     }
 
     /// Only root can give a folder away, so an ordinary user's run of this test ends at the first line.
