@@ -6,6 +6,7 @@
 
 mod audit;
 mod boot_timer;
+mod inherited;
 mod limits;
 mod live_config;
 mod logging;
@@ -13,11 +14,14 @@ pub mod process;
 mod serve;
 pub mod signals;
 mod wall_clock;
+mod watchdog;
 
 pub use audit::{AuditQueue, NotDurable, Room};
 pub use boot_timer::BootTimer;
+pub use inherited::inherited_listener;
 pub use limits::LimitTooLow;
 pub use live_config::{Change, LiveConfig};
 pub use process::{Process, StartError};
 pub use serve::{Answer, Caller, Context, Daemon, Serve, answer, run};
 pub use wall_clock::unix_ms_now;
+pub use watchdog::Watchdog;

@@ -16,11 +16,16 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::audit::AuditQueue;
+use crate::inherited::inherited_listener;
 use crate::process::{Process, StartError, report};
 use crate::signals::told_to_end;
+use crate::watchdog::Watchdog;
 
 /// How long requests under way may take after the daemon was told to end, and how long its audit entries may.
 const DRAIN: Duration = Duration::from_secs(3);
+
+/// The period of a clock that nobody waits for.
+const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a daemon is.
 pub struct Daemon {
@@ -131,6 +136,7 @@ async fn serve<S: Serve>(
         topics: daemon.topics.to_vec(),
         sealed: S::Service::SEALED,
         service: S::Service::NAME,
+        name_socket: inherited_listener(),
     })?;
     let origin = random_number()?;
     let audit = AuditQueue::start(bus.clone(), origin, daemon.name, &paths, &config)?;
@@ -139,10 +145,14 @@ async fn serve<S: Serve>(
     let mut running = JoinSet::new();
     // In a task of its own, so that it is not looked at with each request.
     let mut end = tokio::spawn(told_to_end());
+    let watchdog = Watchdog::from_environment();
+    let mut feeding = tokio::time::interval(watchdog.map_or(LONG, Watchdog::every));
     loop {
         tokio::select! {
             biased;
             _ = &mut end => break,
+            // Here and nowhere else, so that a loop that is stuck is missed.
+            _ = feeding.tick(), if watchdog.is_some() => Watchdog::feed(),
             Some(_) = running.join_next(), if !running.is_empty() => {}
             item = inbound.recv() => match item {
                 None => break,

@@ -46,6 +46,8 @@ pub struct Connector {
     pub sealed: bool,
     /// Its service's name again, as a constant.
     pub service: &'static str,
+    /// The socket that systemd made for the name, if systemd started the daemon; shown to the bus with the name.
+    pub name_socket: Option<OwnedFd>,
 }
 
 struct Shared {

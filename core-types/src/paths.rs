@@ -108,6 +108,12 @@ impl Paths {
         self.runtime.join("bus.sock")
     }
 
+    /// The socket that systemd makes for a daemon, and by which the bus knows that it started the daemon.
+    #[must_use]
+    pub fn name_socket(&self, daemon: &str) -> PathBuf {
+        self.runtime.join(format!("{daemon}.name"))
+    }
+
     /// The bus's public key, in hex.
     #[must_use]
     pub fn bus_public_key(&self) -> PathBuf {

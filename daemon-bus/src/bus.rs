@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Instant;
 
 use core_crypto::private_fs;
-use core_daemon::StartError;
+use core_daemon::{StartError, Watchdog, inherited_listener};
 use core_ipc::enrolled::EnrolledDaemons;
 use core_ipc::socket::ReadBuffer;
 use core_ipc::wire::{Frame, Identity, PublicKey, WireError};
@@ -29,6 +29,7 @@ use crate::poll::{Happened, Poll};
 use crate::router::{ConnectionId, Effect, Refused, Released, Router, Stranger};
 use crate::supervise;
 use crate::turns::{Lane, Turns};
+use crate::units::Units;
 use crate::vouchers::Vouchers;
 
 /// Turns taken before the poll is asked again who has something.
@@ -52,6 +53,9 @@ pub(crate) struct Bus {
     poll: Poll,
     /// Who may take the names of our own daemons, if there is a supervisor.
     pub(crate) vouchers: Option<Vouchers>,
+    /// The same, if systemd started the bus.
+    pub(crate) units: Option<Units>,
+    watchdog: Option<(Watchdog, Instant)>,
     /// Quick deaths of supervisors in a row, and when the last one died.
     supervisors_lost: (u32, Option<Instant>),
     accept_again: Option<Instant>,
@@ -111,16 +115,23 @@ fn listen_to_signals(teller: UnixStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Binds the socket, replacing one that a bus left behind: the instance lock says that no other bus lives.
-fn listen(paths: &Paths) -> std::io::Result<UnixListener> {
+/// Takes the socket that systemd listens on, or else binds it, replacing one that a bus left behind: the instance lock
+/// says that no other bus lives.
+fn listen(paths: &Paths) -> std::io::Result<(UnixListener, Option<Units>)> {
     let path = paths.bus_socket();
+    if let Some(inherited) = inherited_listener() {
+        let units = Units::of(&inherited, &path)?;
+        let listener = UnixListener::from(inherited);
+        listener.set_nonblocking(true)?;
+        return Ok((listener, Some(units)));
+    }
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(&path)?;
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok((listener, None))
 }
 
 impl Bus {
@@ -133,7 +144,7 @@ impl Bus {
         let enrolled = EnrolledDaemons::read(&paths.enrolled())
             .map_err(|error| StartError::Service(error.to_string()))?;
         let poll = Poll::new().map_err(|error| failed(error.into()))?;
-        let listener = listen(paths).map_err(failed)?;
+        let (listener, units) = listen(paths).map_err(failed)?;
         poll.add(LISTENER, &listener).map_err(|error| failed(error.into()))?;
         // The key is published after the socket is ours and before anyone is accepted on it.
         private_fs::write_atomic(&paths.bus_public_key(), identity.public().to_hex().as_bytes())?;
@@ -143,6 +154,8 @@ impl Bus {
             listener,
             poll,
             vouchers: None,
+            units,
+            watchdog: Watchdog::from_environment().map(|watchdog| (watchdog, Instant::now())),
             supervisors_lost: (0, None),
             accept_again: None,
             last_connection: 0,
@@ -204,7 +217,8 @@ impl Bus {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        [self.router.next_deadline(), self.newcomers.next_deadline(), self.accept_again]
+        let feeding = self.watchdog.map(|(_, next)| next);
+        [self.router.next_deadline(), self.newcomers.next_deadline(), self.accept_again, feeding]
             .into_iter()
             .flatten()
             .min()
@@ -212,6 +226,12 @@ impl Bus {
 
     /// Does what is due.
     fn keep_time(&mut self, now: Instant) {
+        if let Some((watchdog, next)) = &mut self.watchdog
+            && *next <= now
+        {
+            *next = now + watchdog.every();
+            Watchdog::feed();
+        }
         if self.accept_again.is_some_and(|again| again <= now) {
             self.accept_again = None;
             self.watch_listener(true);
@@ -321,7 +341,7 @@ impl Bus {
             Effect::Deliver { to, header } => self.deliver(to, &header, &body, descriptors),
             Effect::Hold(header) => self.hold(from, Held { header, body, descriptors }),
             Effect::Publish { to, header } => self.publish(&to, &header, &body),
-            Effect::Own if seal == Seal::None => self.answer_own(from, id, &body, now),
+            Effect::Own if seal == Seal::None => self.answer_own(from, id, &body, &descriptors, now),
             Effect::Own => {
                 self.refuse_all([Refused { to: from, correlation: id, refusal: Refusal::Forbidden }])
             }

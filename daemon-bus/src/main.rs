@@ -1,5 +1,5 @@
-//! The bus daemon: `daemon-bus` carries the traffic, `daemon-bus --supervise` starts and watches all daemons of a
-//! user where systemd does not.
+//! The bus daemon: `daemon-bus` carries the traffic, on a socket of its own or on one that systemd gives it;
+//! `daemon-bus --supervise` starts and watches all daemons of a user where systemd does not.
 
 mod accounts;
 mod bus;
@@ -12,6 +12,7 @@ mod poll;
 mod router;
 mod supervise;
 mod turns;
+mod units;
 mod vouchers;
 
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! The bus as a service: it answers calls of its own and publishes incidents like any other peer.
 
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use core_types::DaemonName;
@@ -13,10 +14,17 @@ use crate::router::{ConnectionId, Effect, Refused};
 
 impl Bus {
     /// Answers a request to the bus itself.
-    pub(crate) fn answer_own(&mut self, from: ConnectionId, id: u64, body: &[u8], now: Instant) {
+    pub(crate) fn answer_own(
+        &mut self,
+        from: ConnectionId,
+        id: u64,
+        body: &[u8],
+        shows: &[OwnedFd],
+        now: Instant,
+    ) {
         match decode::<BusRequest>(body) {
             Ok(BusRequest::Announce(call)) => {
-                let result = self.announce(from, &call);
+                let result = self.announce(from, &call, shows);
                 if result == Err(BusDenial::NameTaken)
                     && let Effect::Report(incident) = self.router.misdeed(from, Misdeed::NameTakeover, now)
                 {
@@ -67,10 +75,10 @@ impl Bus {
         }
     }
 
-    fn announce(&mut self, from: ConnectionId, call: &Announce) -> Result<(), BusDenial> {
+    fn announce(&mut self, from: ConnectionId, call: &Announce, shows: &[OwnedFd]) -> Result<(), BusDenial> {
         let peer = self.peer(from).ok_or(BusDenial::NotRegistered)?;
         let (key, socket) = (peer.key(), peer.socket().try_clone().map_err(|_| BusDenial::NotRegistered)?);
-        if !self.may_take(call.name.as_str(), &socket, key) {
+        if !self.may_take(call.name.as_str(), &socket, key, shows) {
             let taken = self.router.server(&call.name).is_some_and(|server| server != from);
             return Err(if taken { BusDenial::NameTaken } else { BusDenial::NotRegistered });
         }

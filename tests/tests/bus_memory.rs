@@ -61,6 +61,7 @@ fn echo(system: &System) {
         topics: Vec::new(),
         sealed: false,
         service: ECHO,
+        name_socket: None,
     };
     let (ready, registered) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

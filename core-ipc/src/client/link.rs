@@ -1,23 +1,24 @@
 //! The connection of a daemon: made, kept, read, and made again when the bus went away.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use core_types::header::Kind;
 use core_types::limits::HANDSHAKE_MS_MAX;
-use core_types::protocol::bus::{Announce, Subscribe};
+use core_types::protocol::bus::{Announce, BusDenial, Subscribe};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{BusClient, Inbound};
-use crate::error::ConnectError;
+use crate::error::{CallError, CallOptions, ConnectError};
 use crate::seal::SealedAsker;
 use crate::socket::{self, LinkError, ReadBuffer, Received};
 use crate::transport::Transport;
 use crate::wire::noise::{Initiator, MESSAGE_2_BYTES};
-use crate::wire::{Connection, Frame};
+use crate::wire::{Connection, Frame, WireError};
 
 /// Shortest and longest wait between two attempts to connect.
 const BACKOFF_MS: (u64, u64) = (20, 2_000);
@@ -107,7 +108,7 @@ impl BusClient {
         // The name may still belong to a connection whose end the bus has not seen yet, or the bus may not have been
         // told yet that this is the process that may take it.
         let mut backoff_ms = BACKOFF_MS.0;
-        while let Err(error) = self.call(&announce).await {
+        while let Err(error) = self.announce(&announce).await {
             tracing::warn!(%error, "the bus does not register this daemon");
             tokio::time::sleep(Duration::from_millis(backoff_ms)).await;
             backoff_ms = (backoff_ms * 2).min(BACKOFF_MS.1);
@@ -123,6 +124,12 @@ impl BusClient {
         }
         // A full queue means the daemon is busy with requests, so it is connected and knows it.
         drop(inbound.try_send(Inbound::Connected));
+    }
+
+    async fn announce(&self, announce: &Announce) -> Result<(), CallError<BusDenial>> {
+        let shown = self.shared.connector.name_socket.as_ref().map(OwnedFd::try_clone).transpose();
+        let descriptors = shown.map_err(|_| WireError::Descriptors)?.into_iter().collect();
+        self.call_with(announce, CallOptions { descriptors, ..CallOptions::default() }).await
     }
 
     async fn read_until_end(&self, inbound: &mpsc::Sender<Inbound>) -> LinkError {

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::{Topic, service};
 use crate::name::{BUS, DaemonName};
 
-/// Says that the caller is ready to serve under a name: one of our own daemons' names if the supervisor started it,
-/// another one if it owns the key published for it.
+/// Says that the caller is ready to serve under a name: one of our own daemons' names if the supervisor or systemd
+/// started it, another one if it owns the key published for it. What systemd started shows, as the call's one
+/// descriptor, the listening socket that systemd made for that name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Announce {
     /// The name.

@@ -145,16 +145,32 @@ impl Bus {
 
     /// Whether the key, or the process at the other end, is that of a daemon for which there is room.
     fn is_own_daemon(&mut self, socket: &OwnedFd, session: &Session) -> bool {
-        OWN_NAMES.iter().any(|name| self.may_take(name, socket, session.remote()))
+        let key = session.remote();
+        // What systemd started shows its socket later, with its name; a place on the bus is no name yet.
+        let by_key = self.units.is_some();
+        OWN_NAMES.iter().any(|name| {
+            if by_key { self.has_published(name, key) } else { self.may_take(name, socket, key, &[]) }
+        })
     }
 
-    /// Whether a process with this key may take a name, if nobody has it.
-    pub(crate) fn may_take(&mut self, name: &str, socket: impl AsFd, key: PublicKey) -> bool {
-        match &mut self.vouchers {
-            Some(vouchers) if OWN_NAMES.contains(&name) => vouchers.vouches(name, socket),
-            _ if is_own(name) => {
-                matches!(socket::published_key(&self.paths.public_key(name)), Ok(Some(published)) if published == key)
+    fn has_published(&self, name: &str, key: PublicKey) -> bool {
+        matches!(socket::published_key(&self.paths.public_key(name)), Ok(Some(published)) if published == key)
+    }
+
+    /// Whether a process with this key, which `shows` these descriptors, may take a name, if nobody has it.
+    pub(crate) fn may_take(
+        &mut self,
+        name: &str,
+        socket: impl AsFd,
+        key: PublicKey,
+        shows: &[OwnedFd],
+    ) -> bool {
+        match (&mut self.vouchers, &self.units) {
+            (Some(vouchers), _) if OWN_NAMES.contains(&name) => vouchers.vouches(name, socket),
+            (_, Some(units)) if OWN_NAMES.contains(&name) => {
+                units.vouch(&self.paths.name_socket(name), shows)
             }
+            _ if is_own(name) => self.has_published(name, key),
             _ => {
                 matches!(self.enrolled.standing(key), Some(Standing::Enrolled(owner)) if owner.as_str() == name)
             }

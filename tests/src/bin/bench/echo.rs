@@ -153,8 +153,15 @@ pub(crate) fn serve() {
 
 async fn answer_all(paths: Paths) {
     let name = DaemonName::parse(NAME).expect("a daemon's name");
-    let connector =
-        Connector { paths, name, version: "1".to_owned(), topics: Vec::new(), sealed: false, service: NAME };
+    let connector = Connector {
+        paths,
+        name,
+        version: "1".to_owned(),
+        topics: Vec::new(),
+        sealed: false,
+        service: NAME,
+        name_socket: None,
+    };
     let (bus, mut inbound) = BusClient::start(connector).expect("a key on the bus");
     while let Some(item) = inbound.recv().await {
         match item {
