@@ -88,6 +88,8 @@ commands! {
     "unlock" => Unlock { options UnlockOptions },
     /// Forget the keys of a profile (with -p) or of all profiles
     "lock" => Lock,
+    /// Wait until a profile is unlocked
+    "wait" => Wait { options WaitOptions },
     /// Show profiles, their lock state, and the daemons
     "status" => Status,
     /// Write the encrypted vault into one file, from which it can be restored
@@ -150,8 +152,16 @@ commands! {
     "profile" => Profile { group ProfileCommand },
     /// The audit log
     "audit" => Audit { group AuditCommand },
-    /// The daemons, where systemd does not run them
+    /// The daemons: start, end and restart them, and read what they log
     "daemon" => Daemon { group DaemonCommand },
+}
+
+/// Options of `pds wait`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WaitOptions {
+    /// Go on until it is locked again; the service `pds-unlocked@PROFILE` does
+    #[arg(long)]
+    pub(crate) hold: bool,
 }
 
 /// Options of `pds backup`.

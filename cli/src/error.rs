@@ -30,6 +30,7 @@ use crate::output::{Messages, shown, time};
 use crate::prompt::PromptError;
 use crate::start::StartError;
 use crate::stop::StopError;
+use crate::units::UnitsError;
 use crate::words::WordsError;
 
 /// The exit codes; scripts depend on them.
@@ -113,6 +114,10 @@ pub(crate) enum Failure {
     Start(#[from] StartError),
     #[error("the daemons could not be stopped: {0}")]
     Stop(#[from] StopError),
+    #[error("the daemons could not be stopped: {0}")]
+    Units(#[from] UnitsError),
+    #[error("profile '{profile}' was not unlocked in time")]
+    StillLocked { profile: ProfileName },
     #[error("{0}")]
     Connect(#[from] ConnectError),
     #[error("{service}: {refusal}")]
@@ -208,9 +213,15 @@ impl From<RunError> for Failure {
 }
 
 impl Failure {
+    /// Whether it may go away by itself: no daemon, bus or answer in time.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.exit() == Exit::Unavailable
+    }
+
     /// The exit code of every command but `pds run`.
     fn exit(&self) -> Exit {
         match self {
+            Self::StillLocked { .. } => Exit::Locked,
             Self::Denied(Denial::Secrets(denial)) => secrets_exit(denial),
             Self::Denied(Denial::Launcher(LauncherDenial::Secrets(denial))) => secrets_exit(denial),
             Self::Denied(Denial::Launcher(LauncherDenial::UnresolvedReference { denial, .. })) => {
@@ -226,6 +237,7 @@ impl Failure {
             | Self::Connect(_)
             | Self::Start(_)
             | Self::Lost { .. }
+            | Self::Units(_)
             | Self::Stop(StopError::TimedOut { .. }) => Exit::Unavailable,
             Self::ProfileVariable(_)
             | Self::SeveralProfiles
@@ -332,6 +344,8 @@ impl Failure {
             Self::SeveralProfiles => Some("give one -p; only `pds run` takes several".to_owned()),
             Self::NotRunning => Some("run `pds daemon start`".to_owned()),
             Self::Start(error) => error.next(),
+            Self::Units(error) => Some(error.next()),
+            Self::StillLocked { .. } => Some("run `pds unlock`".to_owned()),
             Self::Stop(error) => error.next(),
             Self::Connect(_) | Self::Lost { .. } | Self::Protocol { .. } => {
                 Some("see `pds status` and `pds daemon logs`; `pds daemon restart` starts afresh".to_owned())
@@ -697,6 +711,7 @@ fn what_failed(command: &Command) -> String {
         Command::Enrolled => "cannot list the enrolled daemons".to_owned(),
         Command::Revoke(options) => format!("'{}' cannot be revoked", options.name),
         Command::Daemon(DaemonCommand::Logs { .. }) => "cannot show the logs".to_owned(),
+        Command::Wait(_) => "cannot wait for the profile".to_owned(),
     }
 }
 

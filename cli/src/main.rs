@@ -20,6 +20,7 @@ mod session;
 mod start;
 mod stop;
 mod terminal;
+mod units;
 mod words;
 
 use std::process::ExitCode;

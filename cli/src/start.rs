@@ -1,4 +1,5 @@
-//! Starts the daemons, where nobody else does: one supervisor, found beside `pds`, that starts the others.
+//! Starts the daemons: by the user's systemd where their units are installed, else by one supervisor, found beside `pds`,
+//! that starts the others.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -9,7 +10,8 @@ use std::time::Instant;
 use core_crypto::private_fs::{self, PrivateFsError};
 use core_types::paths::Paths;
 
-use crate::stop::{self, Waited};
+use crate::stop::{self, Supervisor, Waited};
+use crate::units::{Units, UnitsError};
 
 /// Exit code of a supervisor that found another one at work (`EX_TEMPFAIL`, sysexits.h).
 const ANOTHER_AT_WORK: i32 = 75;
@@ -44,6 +46,8 @@ pub(crate) enum StartError {
     Ended { status: ExitStatus, log: PathBuf },
     #[error("they are not ready in time")]
     TimedOut { log: PathBuf },
+    #[error("{0}")]
+    Units(#[from] UnitsError),
 }
 
 impl StartError {
@@ -54,6 +58,7 @@ impl StartError {
                 Some("install pds with its daemons beside it or in ../lib/pds".to_owned())
             }
             Self::Log(_) => None,
+            Self::Units(error) => Some(error.next()),
             Self::Spawn { .. } | Self::Pipe(_) => Some("try again".to_owned()),
             Self::Ended { log, .. } | Self::TimedOut { log } => {
                 Some(format!("the reason stands at the end of {}", log.display()))
@@ -62,11 +67,22 @@ impl StartError {
     }
 }
 
-/// Starts the supervisor and waits until all daemons serve.
+/// Starts the units or the supervisor, and waits until all daemons serve.
 ///
 /// # Errors
-/// It could not be started, ended, or was not ready by the deadline.
+/// They could not be started, ended, or were not ready by the deadline.
 pub(crate) fn start_daemons(paths: &Paths, deadline: Instant) -> Result<Started, StartError> {
+    // A supervisor that is at work has the bus back in a moment, and the units would find it running.
+    if matches!(Supervisor::find(paths), Ok(None))
+        && let Some(units) = Units::installed()
+    {
+        units.start(deadline)?;
+        return Ok(Started::ByUs);
+    }
+    start_supervisor(paths, deadline)
+}
+
+fn start_supervisor(paths: &Paths, deadline: Instant) -> Result<Started, StartError> {
     let program = supervisor_program(&std::env::current_exe().map_err(StartError::Ourselves)?)?;
     let log = paths.log_file();
     let mut child = spawn(&program, paths)?;

@@ -1,6 +1,6 @@
 //! `pds daemon start`, `stop` and `restart`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use core_types::protocol::bus::Peers;
 use serde::Serialize;
@@ -9,6 +9,7 @@ use super::status::{Daemon, daemons};
 use crate::error::Failure;
 use crate::session::Session;
 use crate::stop::Supervisor;
+use crate::units::Units;
 
 /// How long the daemons may take to end: each writes out what it holds, one after the other.
 const END_PATIENCE: Duration = Duration::from_secs(30);
@@ -20,7 +21,7 @@ struct Running {
     daemons: Vec<Daemon>,
 }
 
-/// `pds daemon stop --json`; `pid` is the supervisor that ended, `null` when none was running.
+/// `pds daemon stop --json`; `pid` is the supervisor that ended, `null` when none was running, as where systemd ran them.
 #[derive(Serialize)]
 struct Stopped {
     stopped: bool,
@@ -33,12 +34,13 @@ pub(super) fn start(session: &mut Session) -> Result<(), Failure> {
 }
 
 pub(super) fn stop(session: &mut Session) -> Result<(), Failure> {
-    let pid = end(session)?;
-    session.messages.note(match pid {
-        Some(_) => "the daemons have ended",
-        None => "the daemons are not running",
+    let stopped = end(session)?;
+    session.messages.note(if stopped.stopped {
+        "the daemons have ended"
+    } else {
+        "the daemons are not running"
     });
-    session.output.object_if_wanted(&Stopped { stopped: pid.is_some(), pid })
+    session.output.object_if_wanted(&stopped)
 }
 
 pub(super) fn restart(session: &mut Session) -> Result<(), Failure> {
@@ -47,12 +49,17 @@ pub(super) fn restart(session: &mut Session) -> Result<(), Failure> {
     show_running(session, started)
 }
 
-/// Ends the supervisor and all below it; answers which process it was.
-fn end(session: &mut Session) -> Result<Option<i32>, Failure> {
-    let Some(supervisor) = Supervisor::find(&session.paths)? else { return Ok(None) };
-    let pid = supervisor.pid;
-    supervisor.end(session.deadline(END_PATIENCE))?;
-    Ok(Some(pid))
+/// Ends what systemd runs, and the supervisor and all below it.
+fn end(session: &mut Session) -> Result<Stopped, Failure> {
+    let patience = session.deadline(END_PATIENCE);
+    let units = Units::installed().filter(Units::are_active);
+    if let Some(units) = &units {
+        units.stop(Instant::now() + patience)?;
+    }
+    let supervisor = Supervisor::find(&session.paths)?;
+    let pid = supervisor.as_ref().map(|supervisor| supervisor.pid);
+    supervisor.map(|supervisor| supervisor.end(patience)).transpose()?;
+    Ok(Stopped { stopped: units.is_some() || pid.is_some(), pid })
 }
 
 fn show_running(session: &mut Session, started: bool) -> Result<(), Failure> {

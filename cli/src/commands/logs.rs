@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::error::Failure;
 use crate::output::shown;
 use crate::session::Session;
+use crate::units::Units;
 
 /// How often `-f` looks for new lines.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(250);
@@ -32,6 +33,9 @@ struct Line {
 
 pub(super) fn run(session: &mut Session, count: Option<usize>, follow: bool) -> Result<(), Failure> {
     let path = session.paths.log_file();
+    if Units::installed().is_some_and(|units| units.are_active()) {
+        session.messages.note("systemd keeps what they log: journalctl --user -u 'pds-*'");
+    }
     let failed = |source: io::Error| Failure::Log { path: path.clone(), source };
     let Some(mut reader) = open(&path).map_err(failed)? else {
         session.messages.note(format!("nothing has been logged to {} yet", path.display()));

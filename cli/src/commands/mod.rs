@@ -31,6 +31,7 @@ mod set;
 mod show;
 mod status;
 mod unlock;
+mod wait;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -72,6 +73,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Init(options) => init::run(session, options),
         Command::Unlock(options) => unlock::run(session, options),
         Command::Lock => lock::run(session),
+        Command::Wait(options) => wait::run(session, options.hold),
         Command::Status => status::run(session),
         Command::Doctor => doctor::run(session),
         Command::Backup(options) => backup::run(session, &options.file, options.force),
