@@ -18,6 +18,11 @@ PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DAEMONS := daemon-bus daemon-secrets daemon-profile daemon-launcher
 
+# Units for systemd: root's are for all users. For one user alone they go where his systemd looks, and without what is
+# only good for programs that their user cannot read (deploy/install-units.sh says why).
+FOR_ALL := $(filter 0,$(shell id -u))
+UNITS = $(DESTDIR)$(if $(FOR_ALL),$(PREFIX)/lib/systemd/user,$(or $(XDG_DATA_HOME),$(HOME)/.local/share)/systemd/user)
+
 # SQLCipher uses the system's libcrypto where there is one, else an OpenSSL that is built with it. Looked for when a
 # recipe uses it, because the prerequisites may have been installed just before.
 FEATURES = $(if $(shell pkg-config --exists libcrypto && echo found),,--features core-secrets/vendored-openssl)
@@ -98,10 +103,12 @@ check: prerequisites-check
 install: $(if $(SUDO_USER),,build)
 	@test -x $(TARGET)/release/pds || { echo "pds: nothing is built: run make first, without sudo" >&2; exit 1; }
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(TARGET)/release/pds
-	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/pds $(addprefix $(TARGET)/release/,$(DAEMONS))
+	install -D -m $(if $(FOR_ALL),0711,0755) -t $(DESTDIR)$(PREFIX)/lib/pds $(addprefix $(TARGET)/release/,$(DAEMONS))
+	deploy/install-units.sh "$(PREFIX)" "$(UNITS)" $(if $(FOR_ALL),all,one)
 	@echo "pds: installed in $(DESTDIR)$(PREFIX); daemons that run already are replaced by: pds daemon restart"
 
 uninstall:
+	deploy/uninstall-units.sh "$(UNITS)"
 	rm -f $(DESTDIR)$(PREFIX)/bin/pds $(addprefix $(DESTDIR)$(PREFIX)/lib/pds/,$(DAEMONS))
 	-@rmdir --ignore-fail-on-non-empty $(DESTDIR)$(PREFIX)/lib/pds 2>/dev/null
 	@echo "pds: removed from $(DESTDIR)$(PREFIX); vaults, configuration and audit log are where they were"

@@ -20,6 +20,8 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # The tests take the newest version of those that Debian keeps side by side.
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' && compgen -G '/usr/lib/postgresql/*/bin/psql'; } >/dev/null
 
+has_pam_systemd() { compgen -G '/lib/*/security/pam_systemd.so' >/dev/null || [[ -e /lib/security/pam_systemd.so ]]; }
+
 # Debian's own Python, because the package is Debian's.
 has_python_dotenv() { /usr/bin/python3 -c 'import dotenv' 2>/dev/null; }
 has_dissononce() { /usr/bin/python3 -c 'import dissononce' 2>/dev/null; }
@@ -43,6 +45,10 @@ look_for_packages() {
         has ssh-agent || need 'ssh-agent, for tests of unlocking with a key that it holds' openssh-client
         has bwrap || need 'bubblewrap, to ask for a program from inside a sandbox' bubblewrap
         has_postgres || need 'a PostgreSQL server and psql, for a test with a real program' postgresql
+        [[ -x /lib/systemd/systemd ]] || need 'systemd, to boot machines on which pds runs as units' systemd
+        has dbus-daemon || need "D-Bus, for the same" dbus
+        [[ -e /usr/lib/systemd/user/dbus.socket ]] || need "D-Bus of a user's session, for the same" dbus-user-session
+        has_pam_systemd || need 'sessions of logind, for the same' libpam-systemd
         has dash || need 'dash, to read what pds env writes' dash
         has fish || need 'fish, for the same' fish
         has direnv || need 'direnv, for the same' direnv
