@@ -105,10 +105,12 @@ install: $(if $(SUDO_USER),,build)
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(TARGET)/release/pds
 	install -D -m $(if $(FOR_ALL),0711,0755) -t $(DESTDIR)$(PREFIX)/lib/pds $(addprefix $(TARGET)/release/,$(DAEMONS))
 	deploy/install-units.sh "$(PREFIX)" "$(UNITS)" $(if $(FOR_ALL),all,one)
+	$(if $(FOR_ALL),deploy/install-pam.sh install "$(PREFIX)" "$(DESTDIR)")
 	@echo "pds: installed in $(DESTDIR)$(PREFIX); daemons that run already are replaced by: pds daemon restart"
 
 uninstall:
 	deploy/uninstall-units.sh "$(UNITS)"
+	$(if $(FOR_ALL),deploy/install-pam.sh uninstall "$(PREFIX)" "$(DESTDIR)")
 	rm -f $(DESTDIR)$(PREFIX)/bin/pds $(addprefix $(DESTDIR)$(PREFIX)/lib/pds/,$(DAEMONS))
 	-@rmdir --ignore-fail-on-non-empty $(DESTDIR)$(PREFIX)/lib/pds 2>/dev/null
 	@echo "pds: removed from $(DESTDIR)$(PREFIX); vaults, configuration and audit log are where they were"
