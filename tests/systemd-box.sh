@@ -39,6 +39,8 @@ ln -s pts/ptmx dev/ptmx; ln -s /proc/self/fd dev/fd
 for pair in 0:stdin 1:stdout 2:stderr; do ln -s "fd/${pair%:*}" "dev/${pair#*:}"; done
 hostname pds-box; ip link set lo up 2>/dev/null || true
 pivot_root . mnt; umount -l mnt; cd /
+# As systemd finds it where it is no container: what it mounts for a service has to get there.
+mount --make-rshared /
 exec env -i container=pds PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd \
     systemd.mask=postgresql.service systemd.mask=systemd-timesyncd.service
 MACHINE

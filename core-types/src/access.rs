@@ -7,6 +7,8 @@
 //! deny = ["db/root*"]
 //! ```
 //!
+//! The credentials of a systemd unit are asked for by `unit:NAME`: `[profiles.work.access."unit:web.service"]`.
+//!
 //! A requester with such a table may do what the table lists and nothing else: an operation that is not listed, or
 //! listed with an empty list, is allowed on no name. What `deny` matches is refused in every operation. What holds for
 //! a requester without a table is not said here but where rules are judged by.
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{CLI, DaemonName, LAUNCHER, ProfileName};
 use crate::pattern::Pattern;
+use crate::unit::{UNIT_PREFIX, UnitName, UnitNameError};
 
 /// What rules are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -68,6 +71,14 @@ pub enum RequesterError {
         /// What is wrong with it.
         source: crate::name::NameError,
     },
+    /// `unit:`, and then no unit.
+    #[error("'{text}' is not the name of a requester: {source}")]
+    Unit {
+        /// What stands there.
+        text: String,
+        /// What is wrong with it.
+        source: UnitNameError,
+    },
     /// A daemon of ours that never asks for a secret.
     #[error(
         "'{0}' never asks for secrets, so no rule can be about it; requesters are {CLI}, {LAUNCHER} and names given \
@@ -76,10 +87,11 @@ pub enum RequesterError {
     NeverAsks(String),
 }
 
-/// Who a rule is about: `cli`, `daemon-launcher`, or the name of an enrolled daemon (whether it is enrolled yet or not).
+/// Who a rule is about: `cli`, `daemon-launcher`, `unit:` and the name of a systemd unit, or the name of an enrolled daemon (whether
+/// it is enrolled yet or not).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub struct RuleRequester(DaemonName);
+pub struct RuleRequester(String);
 
 impl RuleRequester {
     /// Takes the name of a requester.
@@ -88,19 +100,25 @@ impl RuleRequester {
     /// It is no name, or one of our own daemons that never asks.
     pub fn parse(text: impl Into<String>) -> Result<Self, RequesterError> {
         let text = text.into();
+        if let Some(unit) = text.strip_prefix(UNIT_PREFIX) {
+            return match UnitName::parse(unit) {
+                Ok(unit) => Ok(Self(unit.requester())),
+                Err(source) => Err(RequesterError::Unit { text, source }),
+            };
+        }
         let name = DaemonName::parse(text.as_str())
             .map_err(|source| RequesterError::Name { text: text.clone(), source })?;
         match name.as_str() {
-            LAUNCHER => Ok(Self(name)),
+            LAUNCHER => Ok(Self(text)),
             own if own.starts_with("daemon-") => Err(RequesterError::NeverAsks(text)),
-            _ => Ok(Self(name)),
+            _ => Ok(Self(text)),
         }
     }
 
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        &self.0
     }
 }
 

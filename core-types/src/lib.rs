@@ -22,8 +22,10 @@ pub mod policy_check;
 pub mod protocol;
 pub mod reference;
 pub mod rule_book;
+pub mod unit;
 mod wire_secret;
 
 pub use name::{DaemonName, NameError, ProfileName, SecretName};
 pub use note::{Note, NoteError};
+pub use unit::{UnitName, UnitNameError};
 pub use wire_secret::WireSecret;

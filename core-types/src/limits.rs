@@ -103,3 +103,10 @@ pub const GRANT_ENDED_SECONDS: u64 = 24 * 60 * 60;
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// Largest page of audit lines in one answer.
 pub const AUDIT_PAGE_MAX: usize = 1_000;
+
+/// Longest name of a systemd unit, its kind included (systemd.unit(5)).
+pub const UNIT_NAME_BYTES_MAX: usize = 255;
+/// Credentials that are being given to units at the same time; who comes then waits.
+pub const CREDENTIALS_AT_ONCE: usize = 32;
+/// What systemd takes as a credential at most: one byte more, and it refuses to start the unit (systemd.exec(5)).
+pub const CREDENTIAL_BYTES_MAX: usize = 1 << 20;

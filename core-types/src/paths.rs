@@ -114,6 +114,12 @@ impl Paths {
         self.runtime.join(format!("{daemon}.name"))
     }
 
+    /// The socket on which systemd asks for the credentials of units.
+    #[must_use]
+    pub fn credentials_socket(&self) -> PathBuf {
+        self.runtime.join("credentials.sock")
+    }
+
     /// The bus's public key, in hex.
     #[must_use]
     pub fn bus_public_key(&self) -> PathBuf {

@@ -25,9 +25,9 @@ use core_types::protocol::profile::{
 use core_types::protocol::secrets::{
     AcceptRollback, AddFactor, AgentKey, AuditAnchor, AuditKey, ChangePassword, CheckRecovery, Delete,
     FactorEntry, FactorKind, FactorLabel, FactorPolicy, FactorProof, FactorSheet, Factors, Gate, Get,
-    GetBatch, History, Init, List, Lock, LockFor, Move, NewFactor, Profiles, Purge, Rekey, RekeyProgress,
-    RekeyState, RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection, Set, SetPolicy, Unlock,
-    UnsupportedKey, VersionEntry,
+    GetBatch, GetFor, History, Init, List, Lock, LockFor, Move, NewFactor, Profiles, Purge, Rekey,
+    RekeyProgress, RekeyState, RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection, Set,
+    SetPolicy, Unlock, UnsupportedKey, VersionEntry,
 };
 use core_types::protocol::secrets::{
     Backup, BackupSheet, InspectBackup, MemoryProtection, Protection, ProtectionLevel, RestoreBackup, Rules,
@@ -36,7 +36,7 @@ use core_types::protocol::secrets::{
 use core_types::protocol::{Topic, encode};
 use core_types::reference::{ReferenceError, SecretReference};
 use core_types::rule_book::{CitedRule, RuleKey};
-use core_types::{NameError, ProfileName, SecretName, WireSecret};
+use core_types::{NameError, ProfileName, SecretName, UnitName, WireSecret};
 use serde::Serialize;
 
 const GOLDEN: &str = include_str!("golden.txt");
@@ -167,6 +167,11 @@ fn factor_requests() -> Vec<(&'static str, SecretsRequest)> {
     ]
 }
 
+fn get_for(profile: &ProfileName) -> GetFor {
+    let unit = UnitName::parse("web.service").unwrap();
+    GetFor { profile: profile.clone(), name: "a/b".to_owned(), unit, uid: 1000, pid: 7 }
+}
+
 fn secrets() -> Vec<String> {
     let (profile, name) = (profile(), "a/b".to_owned());
     let entries: Vec<(&str, SecretsRequest)> = vec![
@@ -234,6 +239,7 @@ fn secrets() -> Vec<String> {
             AuditAnchor { profile: profile.clone(), point: AuditPoint { sequence: 3, link: [6; 32] } }.into(),
         ),
         ("secrets.lock-for", LockFor { profile: profile.clone(), cause: LockCause::Idle }.into()),
+        ("secrets.get-for", get_for(&profile).into()),
     ];
     let entries = entries.into_iter().chain(factor_requests());
     let denials = [

@@ -3,38 +3,35 @@
 
 use std::time::Instant;
 
+use core_ipc::BusClient;
 use core_types::ProfileName;
 use core_types::protocol::launcher::LauncherDenial;
 use core_types::protocol::secrets::NamedSecret;
 
-use crate::service::Launcher;
+/// The secrets of a batch as they were stored.
+#[cfg(not(feature = "ipc-field-encryption"))]
+pub(crate) async fn opened(
+    _: &BusClient,
+    _: &ProfileName,
+    secrets: Vec<NamedSecret>,
+    _: Instant,
+) -> Result<Vec<NamedSecret>, LauncherDenial> {
+    Ok(secrets)
+}
 
-impl Launcher {
-    /// The secrets of a batch as they were stored.
-    #[cfg(not(feature = "ipc-field-encryption"))]
-    pub(crate) async fn opened(
-        &self,
-        _: &ProfileName,
-        secrets: Vec<NamedSecret>,
-        _: Instant,
-    ) -> Result<Vec<NamedSecret>, LauncherDenial> {
-        Ok(secrets)
-    }
+/// The secrets of a batch as they were stored.
+#[cfg(feature = "ipc-field-encryption")]
+pub(crate) async fn opened(
+    bus: &BusClient,
+    profile: &ProfileName,
+    secrets: Vec<NamedSecret>,
+    deadline: Instant,
+) -> Result<Vec<NamedSecret>, LauncherDenial> {
+    use core_crypto::SecureBytes;
+    use core_types::protocol::secrets::FieldKey;
 
-    /// The secrets of a batch as they were stored.
-    #[cfg(feature = "ipc-field-encryption")]
-    pub(crate) async fn opened(
-        &self,
-        profile: &ProfileName,
-        secrets: Vec<NamedSecret>,
-        deadline: Instant,
-    ) -> Result<Vec<NamedSecret>, LauncherDenial> {
-        use core_crypto::SecureBytes;
-        use core_types::protocol::secrets::FieldKey;
-
-        let key = self.ask(&FieldKey { profile: profile.clone() }, deadline).await?;
-        opened_with(&SecureBytes::copy_of(key.expose()), profile, secrets)
-    }
+    let key = crate::service::ask(bus, &FieldKey { profile: profile.clone() }, deadline).await?;
+    opened_with(&SecureBytes::copy_of(key.expose()), profile, secrets)
 }
 
 #[cfg(feature = "ipc-field-encryption")]

@@ -3,11 +3,12 @@
 //! Reading order: `service` (one request, which goes by `core_types::child`), `confinement` (for whom
 //! nothing is started), `spawn` (what it does),
 //! then `spawner`, `monitor` and `stage`, the small processes by which every child comes about, and `children` and
-//! `record` (what the audit log is told of them).
+//! `record` (what the audit log is told of them). Beside them, `credentials` gives secrets to units of systemd.
 //! Absent on purpose: vault keys, terminals' data, and any secret that outlives a request.
 
 mod children;
 mod confinement;
+mod credentials;
 mod fields;
 mod fork;
 mod handover;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use core_crypto::{SecureBytes, checksum, private_fs, sealed_file};
-use core_daemon::{Answer, Caller, Context, Room, Serve, StartError, answer};
-use core_ipc::{CallError, CallOptions};
+use core_daemon::{Answer, Caller, Context, Room, Serve, StartError, answer, inherited_listener};
+use core_ipc::{BusClient, CallError, CallOptions};
 use core_types::child::batches;
 use core_types::child::environment::{FIRST_DESCRIPTOR, environment, find, given, with_variable};
 use core_types::child::files::{FOLDER_VARIABLE, files};
@@ -22,6 +22,8 @@ use core_types::{ProfileName, SecretName};
 
 use crate::children::{Children, Note, Noted};
 use crate::confinement::refuse_confined;
+use crate::credentials::Credentials;
+use crate::fields::opened;
 use crate::handover::{SecretFiles, StagePlan};
 use crate::record::{self, Recorder, bounded};
 use crate::spawn::{self, Child};
@@ -66,6 +68,10 @@ impl Launcher {
             .map_err(|error| StartError::Service(format!("the spawner cannot be started: {error}")))?;
         let recorder = Arc::new(Recorder::new(&context));
         let children = Children::start(&context.paths.children(), Arc::clone(&recorder))?;
+        // Where systemd does not run the daemons, it runs no units that could ask.
+        if inherited_listener().is_some() {
+            Credentials::start(&context)?;
+        }
         Ok(Self { context, spawner: Arc::new(spawner), recorder, children })
     }
 }
@@ -268,21 +274,36 @@ impl Launcher {
         }
     }
 
-    /// Asks `daemon-secrets` within what is left of the caller's time.
-    pub(crate) async fn ask<C>(&self, call: &C, deadline: Instant) -> Result<C::Reply, LauncherDenial>
+    async fn ask<C>(&self, call: &C, deadline: Instant) -> Result<C::Reply, LauncherDenial>
     where
         C: Call,
         DenialOf<C>: Into<SecretsDenial>,
     {
-        let options = CallOptions {
-            deadline: deadline.saturating_duration_since(Instant::now()),
-            descriptors: Vec::new(),
-        };
-        self.context.bus.call_with(call, options).await.map_err(|error| match error {
-            CallError::Denied(denial) => LauncherDenial::Secrets(denial.into()),
-            other => LauncherDenial::SecretsUnreachable(other.to_string()),
-        })
+        ask(&self.context.bus, call, deadline).await
     }
+
+    async fn opened(
+        &self,
+        profile: &ProfileName,
+        secrets: Vec<NamedSecret>,
+        deadline: Instant,
+    ) -> Result<Vec<NamedSecret>, LauncherDenial> {
+        opened(&self.context.bus, profile, secrets, deadline).await
+    }
+}
+
+/// Asks `daemon-secrets` within what is left of the asker's time.
+pub(crate) async fn ask<C>(bus: &BusClient, call: &C, deadline: Instant) -> Result<C::Reply, LauncherDenial>
+where
+    C: Call,
+    DenialOf<C>: Into<SecretsDenial>,
+{
+    let options =
+        CallOptions { deadline: deadline.saturating_duration_since(Instant::now()), descriptors: Vec::new() };
+    bus.call_with(call, options).await.map_err(|error| match error {
+        CallError::Denied(denial) => LauncherDenial::Secrets(denial.into()),
+        other => LauncherDenial::SecretsUnreachable(other.to_string()),
+    })
 }
 
 /// Refuses requests of other daemons: a program they start would get what the launcher may read, not what they may.

@@ -1,5 +1,6 @@
 //! Who asks, for what, and which rules there are about it. Pure.
 
+use core_types::UnitName;
 use core_types::access::{AccessOperation, AccessPolicy};
 use core_types::header::Sender;
 use core_types::name::{BUS, CLI, DaemonName, LAUNCHER, PROFILE, ProfileName, SECRETS};
@@ -124,6 +125,14 @@ impl Requester {
     pub(crate) fn known_as(name: &DaemonName) -> Self {
         let role = if name.as_str() == CLI { Role::Cli } else { Role::of_daemon(name.as_str()) };
         Self { name: name.as_str().to_owned(), role }
+    }
+
+    /// A systemd unit, for which `daemon-launcher` asks; whoever else claims to has no business here.
+    pub(crate) fn unit(unit: &UnitName, sender: &Sender) -> Self {
+        match Self::from(sender) {
+            Self { role: Role::Launcher, .. } => Self { name: unit.requester(), role: Role::Enrolled },
+            other => other.out_of_place(),
+        }
     }
 
     /// `daemon-launcher`.

@@ -8,8 +8,10 @@ use core_types::grant::GrantRecord;
 use core_types::header::Sender;
 use core_types::limits::{BODY_BYTES_MAX, SELECTION_MAX, VALUE_BYTES_MAX};
 use core_types::name::{ProfileName, SecretName};
+use core_types::protocol::profile;
 use core_types::protocol::secrets::{
-    Delete, Gate, Get, GetBatch, List, NamedSecret, SecretEntry, SecretPage, SecretsDenial, Selection, Set,
+    Delete, Gate, Get, GetBatch, GetFor, List, NamedSecret, SecretEntry, SecretPage, SecretsDenial,
+    Selection, Set,
 };
 
 use crate::acl::{AccessRules, Action, Requester};
@@ -65,10 +67,36 @@ impl<N: Neighbours> SecretsDaemon<N> {
     /// Reads one secret.
     pub(crate) async fn get(&self, call: &Get, sender: &Sender) -> Result<WireSecret, SecretsDenial> {
         let attempt = one(Action::Get, &call.profile, &call.name, sender);
+        self.read(&attempt, call, sender, None).await
+    }
+
+    /// Reads one secret for a unit.
+    pub(crate) async fn get_for(&self, call: &GetFor, sender: &Sender) -> Result<WireSecret, SecretsDenial> {
+        let requester = Requester::unit(&call.unit, sender);
+        // Whoever may not ask for others is recorded as itself.
+        let behalf = (requester.name() == call.unit.requester()).then(|| profile::Requester {
+            name: call.unit.requester(),
+            uid: call.uid,
+            pid: Some(call.pid),
+            executable: None,
+            unit: Some(call.unit.as_str().to_owned()),
+        });
+        let attempt = Attempt { requester, ..one(Action::Get, &call.profile, &call.name, sender) };
+        let get = Get { profile: call.profile.clone(), name: call.name.clone(), version: None };
+        self.read(&attempt, &get, sender, behalf).await
+    }
+
+    async fn read(
+        &self,
+        attempt: &Attempt,
+        call: &Get,
+        sender: &Sender,
+        behalf: Option<profile::Requester>,
+    ) -> Result<WireSecret, SecretsDenial> {
         // Given back when it is dropped, unless the value leaves.
         let mut granted = None;
         let result = async {
-            let mut permit = self.authorize(&attempt).await?;
+            let mut permit = self.authorize(attempt).await?;
             granted = permit.take_grant();
             if granted.is_some() && call.version.is_some() {
                 // What was replaced is not what was granted.
@@ -81,7 +109,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         };
         let result = result.await;
         let grant = granted.as_ref().map(|taken| GrantRecord { id: taken.id(), bounds: None });
-        let about = about(&attempt, sender, [&call.name]).through(grant);
+        let about = about(attempt, sender, [&call.name]).through(grant).on_behalf_of(behalf);
         let value = conclude(&self.neighbours, about, result).await?;
         granted.into_iter().for_each(GrantUse::spend);
         Ok(value)

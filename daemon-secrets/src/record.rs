@@ -29,13 +29,15 @@ pub(crate) struct About<'a> {
     pub(crate) grant: Option<GrantRecord>,
     /// The room that was kept for the record of a change.
     pub(crate) room: Room,
+    /// For whom the sender has asked, if not for itself.
+    pub(crate) behalf: Option<Requester>,
 }
 
 impl<'a> About<'a> {
     /// What is about no secret in particular.
     pub(crate) fn of(action: Action, profile: Option<&'a ProfileName>, sender: &'a Sender) -> Self {
         let (subjects, vaults, cause, grant, room) = (Vec::new(), None, None, None, Room::none());
-        Self { action, profile, sender, subjects, vaults, cause, grant, room }
+        Self { action, profile, sender, subjects, vaults, cause, grant, room, behalf: None }
     }
 
     /// The same of something that changes, locks or unlocks the vault: its record says in which state it is then.
@@ -56,6 +58,11 @@ impl<'a> About<'a> {
     /// The same of a lock, with its reason.
     pub(crate) fn because(self, cause: LockCause) -> Self {
         Self { cause: Some(cause), ..self }
+    }
+
+    /// The same of what the sender has asked for someone else.
+    pub(crate) fn on_behalf_of(self, behalf: Option<Requester>) -> Self {
+        Self { behalf, ..self }
     }
 
     fn generation(&self) -> Option<u64> {
@@ -82,7 +89,7 @@ pub(crate) async fn conclude<T>(
         true => vec![None],
         false => about.subjects.into_iter().map(|subject| Some(cut(subject))).collect(),
     };
-    let requester = Requester::from(about.sender);
+    let requester = about.behalf.unwrap_or_else(|| Requester::from(about.sender));
     let entry = SecretOperationAudit::new(unix_ms_now(), operation, requester, outcome);
     let grant = about.grant.or_else(|| ended_grant(&result));
     let entry = SecretOperationAudit { generation, cause, grant, ..entry };

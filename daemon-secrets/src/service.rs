@@ -104,6 +104,7 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::Rekey(call) => answer(&call, self.rekey(&call, sender, deadline).await),
             SecretsRequest::RekeyProgress(call) => answer(&call, self.rekey_progress(&call, sender).await),
             SecretsRequest::Get(call) => answer(&call, self.get(&call, sender).await),
+            SecretsRequest::GetFor(call) => answer(&call, self.get_for(&call, sender).await),
             SecretsRequest::GetBatch(call) => answer(&call, self.get_batch(&call, sender).await),
             SecretsRequest::Set(call) => answer(&call, self.set(&call, sender).await),
             SecretsRequest::Delete(call) => answer(&call, self.delete(&call, sender).await),

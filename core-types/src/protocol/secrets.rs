@@ -12,6 +12,7 @@ use crate::grant::GrantId;
 use crate::name::{DaemonName, NameError, ProfileName, SECRETS, SecretName};
 use crate::note::Note;
 use crate::pattern::Pattern;
+use crate::unit::UnitName;
 use crate::wire_secret::WireSecret;
 
 /// Makes a vault with one password; the profile is unlocked afterwards.
@@ -258,6 +259,21 @@ pub struct Get {
     pub name: String,
     /// An older version, by its number; `None` for the latest.
     pub version: Option<u64>,
+}
+
+/// Reads one secret for a systemd unit, which is its requester. Only `daemon-launcher` may ask, and vouches for the unit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetFor {
+    /// The profile.
+    pub profile: ProfileName,
+    /// Name of the secret, as given by the unit.
+    pub name: String,
+    /// The unit.
+    pub unit: UnitName,
+    /// The user of the process that asked.
+    pub uid: u32,
+    /// That process.
+    pub pid: u32,
 }
 
 /// Which secrets of a profile a batch wants.
@@ -825,6 +841,7 @@ service! {
         38 Grants -> Vec<GrantEntry>,
         39 RevokeGrant -> GrantEntry,
         52 LockFor -> bool,
+        53 GetFor -> WireSecret,
         #[cfg(feature = "ipc-field-encryption")]
         32 FieldKey -> WireSecret,
     }
