@@ -12,6 +12,8 @@ verb=${1:?no verb} state=${2:?no folder}
 shift 2
 tree=/sys/fs/cgroup
 [[ -f $tree/cgroup.procs ]] || tree=/sys/fs/cgroup/unified
+# A machine without systemd has the groups of today mounted beside those of old, or not at all.
+[[ -f $tree/cgroup.procs ]] || { mkdir -p "$tree" && mount -t cgroup2 cgroup2 "$tree"; }
 group=$tree/pds-box-$(basename "$state")
 
 first() { cat "$state/first"; }
