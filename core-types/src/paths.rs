@@ -138,6 +138,12 @@ impl Paths {
         self.public_keys().join(format!("{daemon}.pub"))
     }
 
+    /// Where a daemon says what its sandbox lacks, if it lacks something.
+    #[must_use]
+    pub fn sandbox_gaps(&self, daemon: &str) -> PathBuf {
+        self.runtime.join(format!("{daemon}.gaps"))
+    }
+
     /// The file that the one running instance of a daemon (or of the supervisor) holds locked.
     #[must_use]
     pub fn instance_lock(&self, daemon: &str) -> PathBuf {
@@ -228,10 +234,16 @@ impl Paths {
         self.state.join("generations.json")
     }
 
+    /// The folder of the file of enrolled daemons: apart from the vaults, because all daemons read it.
+    #[must_use]
+    pub fn enrolled_folder(&self) -> PathBuf {
+        self.data.join("enrolled")
+    }
+
     /// The file of enrolled daemons.
     #[must_use]
     pub fn enrolled(&self) -> PathBuf {
-        self.data.join("enrolled")
+        self.enrolled_folder().join("daemons")
     }
 
     /// Folder of the keys that `pds enroll` makes, where it is told no other place.

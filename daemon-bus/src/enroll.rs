@@ -60,6 +60,7 @@ impl Bus {
         }
         let body = encode(&change).map_err(|_| BusDenial::Invalid)?;
         let written = private_fs::ensure_private_dir(self.paths.data())
+            .and_then(|()| private_fs::ensure_private_dir(&self.paths.enrolled_folder()))
             .map_err(EnrolledFileError::from)
             .and_then(|()| all.write(&self.paths.enrolled()));
         written.map_err(|error| BusDenial::Storage(error.to_string()))?;
