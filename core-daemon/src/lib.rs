@@ -11,6 +11,7 @@ mod limits;
 mod live_config;
 mod logging;
 pub mod process;
+pub mod sandbox;
 mod serve;
 pub mod signals;
 mod wall_clock;

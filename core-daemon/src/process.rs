@@ -87,8 +87,7 @@ impl Process {
     /// # Errors
     /// The first step that failed; it has been logged to stderr by [`report`] when `run` was used.
     pub fn start(name: &'static str, keep_core_limit: bool) -> Result<Self, StartError> {
-        harden(keep_core_limit)?;
-        logging::start(name);
+        begin(name, keep_core_limit)?;
         core_crypto::memory::set_warning(|warning| tracing::warn!("{warning}"));
         limits::prepare()?;
         let paths = Paths::from_environment()?;
@@ -113,6 +112,16 @@ impl Process {
             .map_err(StartError::Runtime)?;
         Ok(runtime.block_on(future))
     }
+}
+
+/// What comes first in every process of ours, and is all that a small one needs: it is closed to others, and logs.
+///
+/// # Errors
+/// It cannot be closed to others.
+pub fn begin(name: &'static str, keep_core_limit: bool) -> Result<(), StartError> {
+    harden(keep_core_limit)?;
+    logging::start(name);
+    Ok(())
 }
 
 /// Logs why a daemon does not start and gives the exit code for it.

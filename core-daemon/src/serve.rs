@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::audit::AuditQueue;
 use crate::inherited::inherited_listener;
 use crate::process::{Process, StartError, report};
+use crate::sandbox::Sandbox;
 use crate::signals::told_to_end;
 use crate::watchdog::Watchdog;
 
@@ -37,6 +38,8 @@ pub struct Daemon {
     pub topics: &'static [Topic],
     /// Whether its children shall inherit the hard limit on core files (the daemon itself never dumps core).
     pub keep_core_limit: bool,
+    /// What it keeps of what a process may do.
+    pub sandbox: Sandbox,
 }
 
 /// What a service is built from.
@@ -99,13 +102,18 @@ pub trait Serve: Send + Sync + 'static {
     }
 }
 
-/// The whole `main` of a daemon: starts it, builds its service, serves until told to end, and ends in order.
-pub fn run<S: Serve>(
+/// The whole `main` of a daemon: starts it, has it `prepare` what its sandbox will not let it do, enters the sandbox,
+/// builds its service, serves until told to end, and ends in order.
+pub fn run<S: Serve, P: Send + 'static>(
     daemon: Daemon,
-    build: impl FnOnce(Context) -> Result<S, StartError> + Send + 'static,
+    prepare: impl FnOnce(&Process) -> Result<P, StartError>,
+    build: impl FnOnce(Context, P) -> Result<S, StartError> + Send + 'static,
 ) -> ExitCode {
     let name = daemon.name;
     let outcome = Process::start(name, daemon.keep_core_limit).and_then(|process| {
+        let prepared = prepare(&process)?;
+        daemon.sandbox.enter(name, &process.paths);
+        let build = |context| build(context, prepared);
         let served = serve(process.paths.clone(), process.config.clone(), daemon, build);
         // A task, and not what the runtime waits for: that one is woken by two more system calls each time.
         process.block_on(async { tokio::spawn(served).await.unwrap_or_else(broken_off) })?

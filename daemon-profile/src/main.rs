@@ -14,9 +14,19 @@ mod take_up;
 use std::process::ExitCode;
 
 use core_daemon::Daemon;
+use core_daemon::sandbox::{Calls, Place, Places, Sandbox};
 use core_types::name::PROFILE;
 use core_types::protocol::Topic;
 use service::ProfileDaemon;
+
+/// It writes the audit log, and sees no vault.
+const SANDBOX: Sandbox = Sandbox {
+    places: Some(Places {
+        reads: &[Place::Configuration, Place::Enrolled, Place::Processes, Place::Devices],
+        writes: &[Place::Runtime, Place::State],
+    }),
+    calls: Calls(&[]),
+};
 
 fn main() -> ExitCode {
     let daemon = Daemon {
@@ -24,6 +34,11 @@ fn main() -> ExitCode {
         version: env!("CARGO_PKG_VERSION"),
         topics: &[Topic::BusIncident, Topic::ProfileState, Topic::BusRegistry],
         keep_core_limit: false,
+        sandbox: SANDBOX,
     };
-    core_daemon::run(daemon, |context| ProfileDaemon::open(&context.paths, &context.config)?.at_work(context))
+    core_daemon::run(
+        daemon,
+        |_| Ok(()),
+        |context, ()| ProfileDaemon::open(&context.paths, &context.config)?.at_work(context),
+    )
 }

@@ -33,6 +33,7 @@ use std::alloc::System;
 use std::process::ExitCode;
 
 use core_daemon::Daemon;
+use core_daemon::sandbox::{Calls, Place, Places, Sandbox};
 use core_types::name::SECRETS;
 use service::SecretsDaemon;
 use zeroizing_alloc::ZeroAlloc;
@@ -41,8 +42,22 @@ use zeroizing_alloc::ZeroAlloc;
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
+/// It reads and writes vaults; and `/proc`, for what of its memory may be swapped.
+const SANDBOX: Sandbox = Sandbox {
+    places: Some(Places {
+        reads: &[Place::Configuration, Place::Processes, Place::Devices],
+        writes: &[Place::Runtime, Place::State, Place::Data],
+    }),
+    calls: Calls(&[]),
+};
+
 fn main() -> ExitCode {
-    let daemon =
-        Daemon { name: SECRETS, version: env!("CARGO_PKG_VERSION"), topics: &[], keep_core_limit: false };
-    core_daemon::run(daemon, SecretsDaemon::start)
+    let daemon = Daemon {
+        name: SECRETS,
+        version: env!("CARGO_PKG_VERSION"),
+        topics: &[],
+        keep_core_limit: false,
+        sandbox: SANDBOX,
+    };
+    core_daemon::run(daemon, |_| Ok(()), |context, ()| SecretsDaemon::start(context))
 }
