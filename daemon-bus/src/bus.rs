@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Instant;
 
 use core_crypto::private_fs;
+use core_daemon::sandbox::{Calls, Sandbox};
 use core_daemon::{StartError, Watchdog, inherited_listener};
 use core_ipc::enrolled::EnrolledDaemons;
 use core_ipc::socket::ReadBuffer;
@@ -27,6 +28,7 @@ use crate::newcomers::Newcomers;
 use crate::peer::{Held, Peer};
 use crate::poll::{Happened, Poll};
 use crate::router::{ConnectionId, Effect, Refused, Released, Router, Stranger};
+use crate::standby::Standby;
 use crate::supervise;
 use crate::turns::{Lane, Turns};
 use crate::units::Units;
@@ -39,6 +41,9 @@ const FRAMES_PER_TURN: usize = 16;
 
 /// Descriptors that the bus may have open, or on their way to a daemon that has not read them.
 const DESCRIPTORS: u64 = 4_096;
+
+/// The bus tells which executable a client is, for the audit log; in a Landlock domain it could not see that.
+const SANDBOX: Sandbox = Sandbox { places: None, calls: Calls(&[]) };
 
 /// The numbers of what is no connection, in the poll.
 const LISTENER: u64 = 0;
@@ -56,6 +61,8 @@ pub(crate) struct Bus {
     /// The same, if systemd started the bus.
     pub(crate) units: Option<Units>,
     watchdog: Option<(Watchdog, Instant)>,
+    /// Who starts another supervisor, if there was one.
+    standby: Option<Standby>,
     /// Quick deaths of supervisors in a row, and when the last one died.
     supervisors_lost: (u32, Option<Instant>),
     accept_again: Option<Instant>,
@@ -83,8 +90,12 @@ pub(crate) fn serve(paths: &Paths, supervised: bool) -> Result<(), StartError> {
         let vouchers = vouchers.map_err(|error| StartError::Service(format!("no supervisor: {error}")))?;
         bus.poll.add(SUPERVISOR, &vouchers).map_err(failed)?;
         bus.vouchers = Some(vouchers);
+        let standby = Standby::start();
+        let standby = standby.map_err(|error| StartError::Service(format!("no standby: {error}")))?;
+        bus.standby = Some(standby);
     }
     allow_descriptors();
+    SANDBOX.enter(BUS, paths);
     tracing::info!("{BUS} serves");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "the starter was not told");
@@ -156,6 +167,7 @@ impl Bus {
             vouchers: None,
             units,
             watchdog: Watchdog::from_environment().map(|watchdog| (watchdog, Instant::now())),
+            standby: None,
             supervisors_lost: (0, None),
             accept_again: None,
             last_connection: 0,
@@ -210,7 +222,11 @@ impl Bus {
                 if let Err(error) = self.poll.add(SUPERVISOR, &*vouchers) {
                     tracing::error!(%error, "the next supervisor will not be heard");
                 }
-                supervise::replace_supervisor(socket, supervise::backoff(self.supervisors_lost.0));
+                let after = supervise::backoff(self.supervisors_lost.0);
+                let asked = self.standby.as_ref().map(|standby| standby.replace_supervisor(&socket, after));
+                if let Some(Err(error)) = asked {
+                    tracing::error!(%error, "no new supervisor is started; what dies from now on stays dead");
+                }
             }
             Err(error) => tracing::error!(%error, "there is no socket for another supervisor"),
         }

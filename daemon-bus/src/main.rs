@@ -10,6 +10,7 @@ mod own;
 mod peer;
 mod poll;
 mod router;
+mod standby;
 mod supervise;
 mod turns;
 mod units;
@@ -26,6 +27,9 @@ fn main() -> ExitCode {
     let is = |word: &str| argument.as_deref().is_some_and(|argument| argument == word);
     if is("--supervise") {
         return supervise::main();
+    }
+    if is(standby::STANDBY) {
+        return standby::main();
     }
     let supervised = is(supervise::SUPERVISED);
     let outcome = Process::start(BUS, false).and_then(|process| bus::serve(&process.paths, supervised));

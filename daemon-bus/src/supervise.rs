@@ -119,35 +119,6 @@ async fn stop_in_order(daemons: &[Rc<Supervised>]) -> Result<(), StartError> {
     Ok(())
 }
 
-/// For the bus, whose supervisor is gone: sees to it after a while, in a thread of its own, that there is another one,
-/// with `socket` as its way to the bus.
-pub(crate) fn replace_supervisor(socket: UnixStream, after: Duration) {
-    tracing::warn!("the supervisor is gone; a new one is started");
-    std::thread::spawn(move || {
-        if let Err(error) = start_supervisor(&socket, after) {
-            tracing::error!(%error, "no new supervisor could be started; what dies from now on stays dead");
-        }
-    });
-}
-
-fn start_supervisor(socket: &UnixStream, after: Duration) -> std::io::Result<()> {
-    let executable = std::env::current_exe()?;
-    loop {
-        std::thread::sleep(after);
-        let mut supervisor = std::process::Command::new(&executable)
-            .args(["--supervise", SUCCEEDING])
-            .env_remove("NOTIFY_SOCKET")
-            .stdin(OwnedFd::from(socket.try_clone()?))
-            .stdout(Stdio::null())
-            .spawn()?;
-        // When it has ended, the socket ends, and the bus asks for another one. But if the one before it has not quite
-        // gone, this was too early; and one that someone else has started ends this bus.
-        if supervisor.wait()?.code() != Some(i32::from(EXIT_ALREADY_RUNNING)) {
-            return Ok(());
-        }
-    }
-}
-
 /// How long the bus waits before it starts a supervisor after so many quick deaths of earlier ones.
 pub(crate) fn backoff(deaths: u32) -> Duration {
     Duration::from_millis(BACKOFF_MS.0.saturating_mul(1 << deaths.min(16)).min(BACKOFF_MS.1))
