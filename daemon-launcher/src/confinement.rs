@@ -17,7 +17,8 @@ use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// Refuses a confined caller; `control` is the socket that it made for the child, `word` what the witness shows.
+/// Refuses a caller that is more confined than `free`, which is this process before it entered its sandbox; `control` is
+/// the socket that the caller made for the child, `word` what the witness shows.
 ///
 /// # Errors
 /// The caller is confined, or it cannot be told whether it is.
@@ -25,19 +26,20 @@ pub(crate) fn refuse_confined(
     standing: &Standing,
     sender: &Sender,
     control: &OwnedFd,
+    free: &Facts,
     word: &str,
 ) -> Result<(), LauncherDenial> {
     let confined = |reason: &str| Err(LauncherDenial::Confined(reason.to_owned()));
     let Some((number, process)) = caller(sender, control) else {
         return confined("its process cannot be told");
     };
-    let (caller, own) = (Facts::of(&number), Facts::of("self"));
+    let caller = Facts::of(&number);
     let seen = namespaces::of(&number);
     // What was read by number is the caller's if it still lives.
-    let (Ok(caller), Ok(own), true) = (caller, own, lives(&process)) else {
+    let (Ok(caller), true) = (caller, lives(&process)) else {
         return confined("its process cannot be looked at");
     };
-    if let Some(reason) = caller.beyond(&own) {
+    if let Some(reason) = caller.beyond(free) {
         return confined(reason);
     }
     if let Some(kind) = foreign(&seen, &standing.namespaces, &namespaces::of("self")) {
@@ -71,7 +73,7 @@ fn lives(process: &OwnedFd) -> bool {
 
 /// What the kernel shows of a process to everyone (proc(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Facts {
+pub(crate) struct Facts {
     no_new_privs: bool,
     /// Mode of seccomp(2), and the number of filters.
     seccomp: (u32, u32),
@@ -83,6 +85,11 @@ struct Facts {
 }
 
 impl Facts {
+    /// Those of this process as it is now.
+    pub(crate) fn own() -> io::Result<Self> {
+        Self::of("self")
+    }
+
     fn of(process: &str) -> io::Result<Self> {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{process}/{name}"));
         let status = read("status")?;
@@ -149,15 +156,16 @@ mod tests {
     #[test]
     fn our_own_process_is_not_confined_and_another_word_number_or_socket_is_refused() {
         let own = Some(std::process::id());
+        let free = Facts::own().unwrap();
         let refused =
-            |shown: &Standing, pid| refuse_confined(shown, &sender(pid), &control(), "word").is_err();
+            |shown: &Standing, pid| refuse_confined(shown, &sender(pid), &control(), &free, "word").is_err();
         assert!(!refused(&standing("word"), own));
         assert!(refused(&standing("other"), own));
         assert!(refused(&standing(""), own));
         assert!(refused(&standing("word"), Some(1)));
         assert!(refused(&standing("word"), None));
         let no_socket = std::fs::File::open("/dev/null").unwrap().into();
-        assert!(refuse_confined(&standing("word"), &sender(own), &no_socket, "word").is_err());
+        assert!(refuse_confined(&standing("word"), &sender(own), &no_socket, &free, "word").is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use core_daemon::Daemon;
+use core_daemon::sandbox::{Calls, Place, Places, Sandbox};
 use daemon_launcher::service::Launcher;
 use daemon_launcher::spawner::{self, SPAWNER_ARGUMENT};
 
@@ -10,6 +11,15 @@ use daemon_launcher::spawner::{self, SPAWNER_ARGUMENT};
 #[global_allocator]
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
+/// It starts nothing: its spawner does, which is not in the sandbox.
+const SANDBOX: Sandbox = Sandbox {
+    places: Some(Places {
+        reads: &[Place::Configuration, Place::Enrolled, Place::Processes, Place::Devices],
+        writes: &[Place::Runtime, Place::State],
+    }),
+    calls: Calls(&[]),
+};
 
 fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
@@ -20,7 +30,9 @@ fn main() -> ExitCode {
                 version: env!("CARGO_PKG_VERSION"),
                 topics: &[],
                 keep_core_limit: true,
+                sandbox: SANDBOX,
             },
+            |process| Launcher::prepare(&process.paths),
             Launcher::new,
         ),
     }

@@ -12,6 +12,7 @@ use core_types::child::batches;
 use core_types::child::environment::{FIRST_DESCRIPTOR, environment, find, given, with_variable};
 use core_types::child::files::{FOLDER_VARIABLE, files};
 use core_types::limits::{ARGUMENTS_MAX, SECRET_DESCRIPTORS_MAX, SELECTION_MAX};
+use core_types::paths::Paths;
 use core_types::protocol::launcher::{
     LauncherDenial, LauncherRequest, LauncherService, OsBytes, RUN_DESCRIPTORS, Run, Started,
 };
@@ -21,7 +22,7 @@ use core_types::protocol::{Call, DenialOf};
 use core_types::{ProfileName, SecretName};
 
 use crate::children::{Children, Note, Noted};
-use crate::confinement::refuse_confined;
+use crate::confinement::{Facts, refuse_confined};
 use crate::credentials::Credentials;
 use crate::fields::opened;
 use crate::handover::{SecretFiles, StagePlan};
@@ -41,8 +42,16 @@ const WORD_BYTES: usize = 32;
 pub struct Launcher {
     context: Context,
     spawner: Arc<Spawner>,
+    /// What this process was like outside of its sandbox: as its spawner is, and as callers should be.
+    free: Facts,
     recorder: Arc<Recorder>,
     children: Arc<Children>,
+}
+
+/// What is made before the launcher enters its sandbox.
+pub struct Prepared {
+    spawner: Spawner,
+    free: Facts,
 }
 
 /// A program that runs: what is recorded of its start, and by what its end is waited for.
@@ -54,25 +63,50 @@ struct Running {
 }
 
 impl Launcher {
-    /// Makes the service, and starts its spawner; must be called on the runtime.
+    /// Starts the spawner, by the file of this program, and looks at what this process is like without a sandbox.
     ///
     /// # Errors
-    /// The spawner cannot be started, or the folder of its notes is one that others can change.
-    pub fn new(context: Context) -> Result<Self, StartError> {
+    /// The spawner cannot be started.
+    pub fn prepare(paths: &Paths) -> Result<Prepared, StartError> {
         let word = SecureBytes::random(WORD_BYTES)
             .map_err(|error| StartError::Service(format!("there is no word for the witness: {error}")))?;
-        let witness = Witness::new(&context.paths.witness(), checksum(word.expose()));
-        let spawner = Spawner::new(OWN_EXECUTABLE, witness);
-        spawner
-            .start()
-            .map_err(|error| StartError::Service(format!("the spawner cannot be started: {error}")))?;
+        let witness = Witness::new(&paths.witness(), checksum(word.expose()));
+        let failed = |error| StartError::Service(format!("the spawner cannot be started: {error}"));
+        let spawner = Spawner::start(OWN_EXECUTABLE, witness).map_err(failed)?;
+        let free = Facts::own()
+            .map_err(|error| StartError::Service(format!("this process cannot be looked at: {error}")))?;
+        Ok(Prepared { spawner, free })
+    }
+
+    /// Makes the service; must be called on the runtime.
+    ///
+    /// # Errors
+    /// The folder of its notes is one that others can change.
+    pub fn new(context: Context, prepared: Prepared) -> Result<Self, StartError> {
+        let Prepared { spawner, free } = prepared;
         let recorder = Arc::new(Recorder::new(&context));
         let children = Children::start(&context.paths.children(), Arc::clone(&recorder))?;
         // Where systemd does not run the daemons, it runs no units that could ask.
         if inherited_listener().is_some() {
             Credentials::start(&context)?;
         }
-        Ok(Self { context, spawner: Arc::new(spawner), recorder, children })
+        let spawner = Arc::new(spawner);
+        let watched = Arc::clone(&spawner);
+        std::thread::spawn(move || end_with(&watched));
+        Ok(Self { context, spawner, free, recorder, children })
+    }
+}
+
+/// Has this process end in order when its spawner or witness has, so that whoever looks after it starts all of them.
+fn end_with(spawner: &Spawner) {
+    match spawner.wait_end() {
+        Ok(()) => tracing::warn!(
+            "the spawner or its witness has ended; the launcher ends to be started with others"
+        ),
+        Err(error) => tracing::error!(%error, "it cannot be seen whether the spawner lives"),
+    }
+    if let Err(error) = nix::sys::signal::raise(nix::sys::signal::SIGTERM) {
+        tracing::error!(%error, "the launcher cannot end");
     }
 }
 
@@ -135,10 +169,7 @@ impl Launcher {
         only_the_command_line(&caller)?;
         check(run)?;
         let [input, output, error, directory, control] = descriptors(caller.descriptors)?;
-        refuse_confined(&run.standing, &caller.sender, &control, self.spawner.word()).inspect_err(|_| {
-            // Perhaps only because the witness is gone.
-            self.spawner.renew();
-        })?;
+        refuse_confined(&run.standing, &caller.sender, &control, &self.free, self.spawner.word())?;
         let referrals = references::find(&run.environment)?;
         let secrets = self.fetch(run, caller.deadline).await?;
         let resolved = self.resolve(referrals, caller.deadline).await?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, waitid};
 
@@ -30,104 +30,67 @@ pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
 /// How long the spawner may leave a request unread. It only ever reads.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The launcher's side: starts the spawner when one is needed, and again when it has ended.
+/// The launcher's side. What is started here is outside of the launcher's sandbox, so it has to be started before that is
+/// entered, and cannot be started again: a launcher whose spawner or witness has ended ends too, and begins anew.
 #[derive(Debug)]
 pub struct Spawner {
-    executable: PathBuf,
-    witness: Witness,
-    running: Mutex<Option<Running>>,
-}
-
-#[derive(Debug)]
-struct Running {
-    channel: UnixStream,
-    process: std::process::Child,
-    /// The witness; it is readable when that has ended.
-    witness: OwnedFd,
+    channel: Mutex<UnixStream>,
+    /// The spawner and the witness; each is readable when it has ended.
+    processes: [OwnedFd; 2],
+    word: String,
 }
 
 impl Spawner {
-    /// A spawner that is this executable, which is the launcher's own, and beside which there is this witness.
-    #[must_use]
-    pub fn new(executable: impl Into<PathBuf>, witness: Witness) -> Self {
-        Self { executable: executable.into(), witness, running: Mutex::default() }
+    /// Starts a spawner that is this executable, which is the launcher's own, and with it this witness.
+    ///
+    /// # Errors
+    /// One of them cannot be started.
+    pub fn start(executable: impl Into<PathBuf>, witness: Witness) -> io::Result<Self> {
+        let (channel, theirs) = UnixStream::pair()?;
+        channel.set_write_timeout(Some(PATIENCE))?;
+        channel.set_read_timeout(Some(PATIENCE))?;
+        let process = Command::new(executable.into())
+            .arg0(env!("CARGO_PKG_NAME"))
+            .arg(SPAWNER_ARGUMENT)
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .stdout(witness.file()?)
+            .spawn()?;
+        let spawner = pidfd_open(process_number(process.id())?, PidfdFlags::NONBLOCK)?;
+        let (number, _) = receive::<u32>(&channel)?;
+        let shown = pidfd_open(process_number(number)?, PidfdFlags::NONBLOCK)?;
+        witness.publish(number)?;
+        Ok(Self {
+            channel: Mutex::new(channel),
+            processes: [spawner, shown],
+            word: witness.word().to_owned(),
+        })
     }
 
     /// What the witness shows.
     pub(crate) fn word(&self) -> &str {
-        self.witness.word()
+        &self.word
     }
 
-    /// Starts the spawner anew if its witness has ended.
-    pub(crate) fn renew(&self) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let ended = |running: &mut Running| {
-            !matches!(poll(&mut [PollFd::new(&running.witness, PollFlags::IN)], Some(&now)), Ok(0))
-        };
-        if let Some(ended) = running.take_if(ended) {
-            tracing::warn!("the witness has ended and is started again, with the spawner");
-            ended.end();
-            *running = self.start_process().inspect_err(|error| tracing::error!(%error, "no spawner")).ok();
-        }
-    }
-
-    /// Starts the spawner now rather than when it is needed first.
+    /// Returns when the spawner or its witness has ended.
     ///
     /// # Errors
-    /// It cannot be started.
-    pub fn start(&self) -> io::Result<()> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.is_none() {
-            *running = Some(self.start_process()?);
-        }
+    /// Nothing can be waited for.
+    pub(crate) fn wait_end(&self) -> io::Result<()> {
+        let mut both = self.processes.each_ref().map(|process| PollFd::new(process, PollFlags::IN));
+        retry_on_intr(|| poll(&mut both, None))?;
         Ok(())
     }
 
     /// A new monitor, by the launcher's end of its socket. Blocks, briefly.
     ///
     /// # Errors
-    /// There is no spawner, and none can be started.
+    /// The spawner has ended, or does not read.
     pub(crate) fn monitor(&self) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(spawner) = running.as_ref()
-            && send(&spawner.channel, &(), &[theirs.as_fd()]).is_ok()
-        {
-            return Ok(ours);
-        }
-        if let Some(ended) = running.take() {
-            tracing::warn!("the spawner has ended and is started again");
-            ended.end();
-        }
-        let spawner = running.insert(self.start_process()?);
-        send(&spawner.channel, &(), &[theirs.as_fd()])?;
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        send(&channel, &(), &[theirs.as_fd()])?;
         Ok(ours)
-    }
-
-    fn start_process(&self) -> io::Result<Running> {
-        let (channel, theirs) = UnixStream::pair()?;
-        channel.set_write_timeout(Some(PATIENCE))?;
-        channel.set_read_timeout(Some(PATIENCE))?;
-        let process = Command::new(&self.executable)
-            .arg0(env!("CARGO_PKG_NAME"))
-            .arg(SPAWNER_ARGUMENT)
-            .env_clear()
-            .stdin(OwnedFd::from(theirs))
-            .stdout(self.witness.file()?)
-            .spawn()?;
-        let (number, _) = receive::<u32>(&channel)?;
-        let witness = pidfd_open(process_number(number)?, PidfdFlags::empty())?;
-        self.witness.publish(number)?;
-        Ok(Running { channel, process, witness })
-    }
-}
-
-impl Running {
-    /// It hangs at most: whatever it is doing, it is of no use any more.
-    fn end(mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -88,13 +88,14 @@ fn start_with(
     terminal: bool,
     first: &[ChildCommand],
 ) -> Result<Running, SpawnError> {
-    start_from(&spawner(executable), wanted, streams, terminal, first)
+    start_from(&spawner(executable)?, wanted, streams, terminal, first)
 }
 
 /// A spawner with a witness that nobody looks for.
-fn spawner(executable: &Path) -> Arc<Spawner> {
+fn spawner(executable: &Path) -> Result<Arc<Spawner>, SpawnError> {
     let link = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("witness-{}", std::process::id()));
-    Arc::new(Spawner::new(executable, Witness::new(&link, "word".to_owned())))
+    let witness = Witness::new(&link, "word".to_owned());
+    Spawner::start(executable, witness).map(Arc::new).map_err(SpawnError::Monitor)
 }
 
 /// As [`start_with`], from a spawner that there is.
@@ -538,22 +539,17 @@ fn parent(pid: u32) -> u32 {
 }
 
 #[test]
-fn a_spawner_that_was_killed_is_replaced_and_its_children_go_on() {
-    let spawner = spawner(launcher());
+fn the_children_of_a_spawner_that_was_killed_go_on() {
+    let spawner = spawner(launcher()).unwrap();
     let (their_input, input) = pipe().unwrap();
     let wanted = shell("read word; exit 7");
     let first = start_from(&spawner, &wanted, [their_input.into(), null(), null()], false, &[]).unwrap();
     let killed = parent(parent(first.pid));
     let pid = rustix::process::Pid::from_raw(i32::try_from(killed).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    // Until it has ended it may take a request with it into the grave, which is an error of that request.
-    let second = loop {
-        match start_from(&spawner, &shell("exit 3"), [null(), null(), null()], false, &[]) {
-            Ok(second) => break second,
-            Err(error) => assert!(matches!(error, SpawnError::HandOver(_)), "{error}"),
-        }
-    };
-    assert_eq!(second.event(), Some(ChildEvent::Exited(3)));
+    // Until it has ended it may take a request with it into the grave.
+    let second = start_from(&spawner, &shell("exit 3"), [null(), null(), null()], false, &[]);
+    assert!(matches!(second, Err(SpawnError::HandOver(_) | SpawnError::Monitor(_))));
     drop(input);
     assert_eq!(first.event(), Some(ChildEvent::Exited(7)));
 }
