@@ -49,8 +49,9 @@ enum Finding {
 type Check = fn(&Facts) -> Finding;
 
 /// All checks, in the order they are shown.
-const CHECKS: [(&str, Check); 8] = [
+const CHECKS: [(&str, Check); 9] = [
     ("daemons", daemons_run),
+    ("sandbox of the daemons", sandboxes),
     ("memory of secrets", memory_of_secrets),
     ("limit on locked memory", lock_limit),
     ("secret memory of the kernel", kernel_memory),
@@ -121,6 +122,23 @@ fn daemons_run(facts: &Facts) -> Finding {
             "run `pds daemon restart`, which locks all profiles",
         ),
         (true, true) => Finding::Good(format!("all run, version {version}")),
+    }
+}
+
+/// The daemons could take away from themselves what they have no use for.
+fn sandboxes(facts: &Facts) -> Finding {
+    let mut all = match &facts.peers {
+        Ok(peers) => daemons(peers.clone()),
+        Err(reason) => return Finding::Unknown(reason.clone()),
+    };
+    super::status::note_gaps(&mut all, &facts.paths);
+    let gaps: Vec<String> = all
+        .iter()
+        .flat_map(|daemon| daemon.sandbox_gaps.iter().map(|gap| format!("{}: {}", daemon.name, shown(gap))))
+        .collect();
+    match gaps.is_empty() {
+        true => Finding::Good("files and system calls that they have no use for are out of reach".to_owned()),
+        false => Finding::Note(gaps.join("; ")),
     }
 }
 

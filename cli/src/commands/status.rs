@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use core_crypto::private_fs;
 use core_types::config::AuditMode;
 use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
+use core_types::paths::Paths;
 use core_types::protocol::bus::{Peer, Peers};
 use core_types::protocol::profile::{AuditState, AuditStatus, AutoLock, AutoLocks, LockCause};
 use core_types::protocol::secrets::{
@@ -17,6 +19,9 @@ use super::profile::Shown;
 use crate::error::Failure;
 use crate::output::shown;
 use crate::session::Session;
+
+/// Most bytes of what a daemon says of its sandbox.
+const GAPS_BYTES_MAX: usize = 4096;
 
 /// The daemons that make up a system.
 const DAEMONS: [&str; 4] = [BUS, SECRETS, PROFILE, LAUNCHER];
@@ -95,6 +100,8 @@ pub(super) struct Daemon {
     pub(super) running: bool,
     pub(super) version: Option<String>,
     pub(super) pid: Option<u32>,
+    /// What its sandbox lacks.
+    pub(super) sandbox_gaps: Vec<String>,
 }
 
 /// The audit log in `--json`; `failing` says why nothing can be written, when nothing can, `modes` has the profiles
@@ -184,7 +191,8 @@ pub(super) fn is_ours(name: &str) -> bool {
 pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
     // A part that is not answered shall leave time for the next.
     let (now, patience) = (Instant::now(), session.usual_deadline());
-    let daemons = daemons(session.call_until(&Peers {}, now + patience / 6)?);
+    let mut daemons = daemons(session.call_until(&Peers {}, now + patience / 6)?);
+    note_gaps(&mut daemons, &session.paths);
     let profiles = session.call_until(&Profiles {}, now + patience * 2 / 6);
     let profiles = profiles.map(|entries| entries.into_iter().map(Shown::from).collect());
     let audit = session.call_until(&AuditStatus {}, now + patience * 3 / 6).map(Audit::from);
@@ -214,18 +222,36 @@ pub(super) fn daemons(peers: Vec<Peer>) -> Vec<Daemon> {
         .into_iter()
         .filter(|name| peers.iter().all(|peer| peer.name.as_str() != *name))
         // The bus has just answered, whether it lists itself or not.
-        .map(|name| Daemon { name: name.to_owned(), running: name == BUS, version: None, pid: None });
+        .map(|name| Daemon {
+            name: name.to_owned(),
+            running: name == BUS,
+            version: None,
+            pid: None,
+            sandbox_gaps: Vec::new(),
+        });
     let mut daemons: Vec<Daemon> = missing.collect();
     daemons.extend(peers.into_iter().map(|peer| Daemon {
         name: peer.name.into(),
         running: true,
         version: Some(peer.version),
         pid: peer.pid,
+        sandbox_gaps: Vec::new(),
     }));
     let rank =
         |daemon: &Daemon| DAEMONS.iter().position(|name| *name == daemon.name).unwrap_or(DAEMONS.len());
     daemons.sort_by(|a, b| (rank(a), &a.name).cmp(&(rank(b), &b.name)));
     daemons
+}
+
+/// Adds what the daemons say of their sandboxes.
+pub(super) fn note_gaps(daemons: &mut [Daemon], paths: &Paths) {
+    for daemon in daemons.iter_mut().filter(|daemon| daemon.running && is_ours(&daemon.name)) {
+        let gaps = match private_fs::read_limited(&paths.sandbox_gaps(&daemon.name), GAPS_BYTES_MAX) {
+            Ok(gaps) => String::from_utf8_lossy(gaps.as_deref().unwrap_or_default()).into_owned(),
+            Err(error) => format!("unknown: {error}"),
+        };
+        daemon.sandbox_gaps = gaps.lines().map(str::to_owned).collect();
+    }
 }
 
 /// A daemon on one line.
@@ -235,7 +261,8 @@ pub(super) fn daemon_line(daemon: &Daemon) -> String {
     }
     let version = daemon.version.as_deref().map_or_else(|| "unknown".to_owned(), shown);
     let pid = daemon.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
-    format!("{:<16}  version {version}  pid {pid}", daemon.name)
+    let gaps: String = daemon.sandbox_gaps.iter().map(|gap| format!("; sandbox: {}", shown(gap))).collect();
+    format!("{:<16}  version {version}  pid {pid}{gaps}", daemon.name)
 }
 
 fn write(session: &mut Session, status: &Status) -> Result<(), Failure> {
@@ -307,7 +334,7 @@ mod tests {
             Status { profiles: None, auto_locks: None, daemons, audit: None, memory: None, rules: None };
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
-            r#"{"profiles":null,"auto_locks":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null}],"audit":null,"memory":null,"rules":null}"#
+            r#"{"profiles":null,"auto_locks":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null,"sandbox_gaps":[]}],"audit":null,"memory":null,"rules":null}"#
         );
         let audit = Audit::from(AuditState {
             next_sequence: 8,
