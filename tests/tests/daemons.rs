@@ -400,6 +400,7 @@ fn two_starters_at_the_same_moment_leave_one_system() {
     }
     let running = processes_of(&folder);
     let expected = [
+        "/daemon-bus --standby",
         "/daemon-bus --supervise",
         "/daemon-bus --supervised",
         "/daemon-launcher",
@@ -422,7 +423,7 @@ fn daemons_are_found_in_lib_pds_and_told_of_when_asked() {
     let pds = bin.join("pds").display().to_string();
     system.program(&pds, ["status", "-v"]).run().done().says("started");
     system.program(&pds, ["status", "-v"]).run().done().says_nothing();
-    assert_eq!(processes_of(&lib).len(), 5);
+    assert_eq!(processes_of(&lib).len(), 6);
     system.program(&pds, ["daemon", "stop"]).run().done();
     std::fs::remove_file(lib.join("daemon-bus")).unwrap();
     system.program(&pds, ["status"]).run().exits(7).says("daemon-bus").says("lib/pds");

@@ -274,7 +274,8 @@ fn a_call_that_fails_changes_nothing_half_and_nothing_acknowledged() {
 
 #[test]
 fn a_disk_that_fills_up_and_is_freed_loses_nothing() {
-    let system = System::boot(Spec::new().config(&format!("{RATES}[secrets]\ncache_ttl_seconds = 0\n")));
+    let spec = Spec::new().not_started().config(&format!("{RATES}[secrets]\ncache_ttl_seconds = 0\n"));
+    let system = System::boot(spec);
     let Some(disk) = SmallDisk::over(system.paths().data()) else { return };
     system.pds(["init"]).password().run().done();
     let mut chance = Chance::of("full disk");

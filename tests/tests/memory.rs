@@ -149,8 +149,8 @@ fn processes(system: &System) -> Vec<u32> {
     let is_pds = |name: &str| name == "pds" || name.starts_with("daemon-");
     let all = system.processes().into_iter();
     let found: Vec<u32> = all.filter(|pid| program_of(*pid).is_some_and(|name| is_pds(&name))).collect();
-    // The daemons, the supervisor, the spawner, the witness, and a `pds run` with the monitor of its child.
-    assert_eq!(found.len(), 9, "not all processes were found");
+    // The daemons, the supervisor, its standby, the spawner, the witness, and a `pds run` with the monitor of its child.
+    assert_eq!(found.len(), 10, "not all processes were found");
     found
 }
 

@@ -337,7 +337,7 @@ fn files_are_private_whatever_the_umask() {
 
 #[test]
 fn a_full_disk_changes_nothing_and_is_named() {
-    let system = System::boot(Spec::new());
+    let system = System::boot(Spec::new().not_started());
     let Some(disk) = SmallDisk::over(system.paths().data()) else { return };
     system.pds(["init"]).password().run().done();
     system.pds(["set", "key"]).stdin("before").run().done();
