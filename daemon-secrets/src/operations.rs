@@ -315,6 +315,7 @@ mod tests {
     use crate::rate_limit::RateLimits;
     use crate::service::tests::{PASSWORD, World, cli, profile, wire};
     use core_types::config::{Config, Rate};
+    use core_types::name::LAUNCHER;
     use core_types::name::NameError;
     use core_types::pattern::Pattern;
     use core_types::protocol::profile::Operation;
@@ -479,6 +480,43 @@ mod tests {
         assert_eq!(batch(&world, Some(&["db/*"])).await.unwrap(), ["db/user=db/user"]);
         let named = SecretsDenial::ForbiddenName("db/word".to_owned());
         assert_eq!(batch(&world, Some(&["db/word"])).await, Err(named));
+    }
+
+    #[tokio::test]
+    async fn a_unit_gets_what_rules_give_it_through_the_launcher_alone_and_is_recorded_as_itself() {
+        let world = World::with_vault().await;
+        world.set("web/key", b"value").await.unwrap();
+        world.set("other", b"kept").await.unwrap();
+        world.outcomes();
+        let ask = async |unit: &str, name: &str, sender: Option<&str>| {
+            let call = GetFor {
+                profile: profile("work"),
+                name: name.to_owned(),
+                unit: core_types::unit::UnitName::parse(unit).unwrap(),
+                uid: 1234,
+                pid: 99,
+            };
+            let got = world.daemon.get_for(&call, &crate::acl::tests::sender(sender)).await;
+            let entry = world.daemon.neighbours.entries.lock().unwrap().pop().unwrap();
+            (got.map(|value| value.expose().to_vec()), entry.requester)
+        };
+        let launcher = Some(LAUNCHER);
+        let (refused, _) = ask("web.service", "web/key", launcher).await;
+        assert_eq!(refused, Err(SecretsDenial::Forbidden), "without a rule a unit has nothing");
+        world.write_config("[profiles.work.access.'unit:web.service']\nget = ['web/*']\n");
+        let (got, who) = ask("web.service", "web/key", launcher).await;
+        assert_eq!(got.unwrap(), b"value");
+        assert_eq!((who.name.as_str(), who.uid, who.pid), ("unit:web.service", 1234, Some(99)));
+        assert_eq!(who.unit.as_deref(), Some("web.service"));
+        for (unit, name) in [("web.service", "other"), ("db.service", "web/key")] {
+            let (refused, who) = ask(unit, name, launcher).await;
+            assert_eq!((refused, who.name), (Err(SecretsDenial::Forbidden), format!("unit:{unit}")));
+        }
+        for (sender, name) in [(None, "cli"), (Some("backup"), "backup")] {
+            let (refused, who) = ask("web.service", "web/key", sender).await;
+            assert!(refused.is_err(), "{name}");
+            assert_eq!((who.name.as_str(), who.pid), (name, None), "who may not ask for others is itself");
+        }
     }
 
     #[tokio::test]
