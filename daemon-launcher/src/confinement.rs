@@ -66,7 +66,8 @@ fn caller(sender: &Sender, control: impl AsFd) -> Option<(String, OwnedFd)> {
     (sender.pid == u32::try_from(number).ok()).then(|| (number.to_string(), process))
 }
 
-fn lives(process: &OwnedFd) -> bool {
+/// Whether a process, by its pidfd, has not ended.
+pub(crate) fn lives(process: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&now)), Ok(0))
 }

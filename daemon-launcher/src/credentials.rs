@@ -7,7 +7,6 @@
 //! Any process can have such an address. So the process is pinned and looked at: the unit's name has to be that of its
 //! control group, and if it is the user's own, it has to come from the systemd that started this daemon.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,12 +17,12 @@ use core_types::limits::{CREDENTIAL_BYTES_MAX, CREDENTIALS_AT_ONCE};
 use core_types::protocol::secrets::{GetFor, NamedSecret};
 use core_types::{ProfileName, SecretName, UnitName};
 use nix::sys::socket::{getsockopt, sockopt};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketAddrUnix, getpeername};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use crate::confinement::lives;
 use crate::fields::opened;
 use crate::service::ask;
 
@@ -261,11 +260,6 @@ fn parent_of(pid: u32) -> std::io::Result<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
     parent.ok_or_else(|| std::io::ErrorKind::InvalidData.into())
-}
-
-fn lives(process: &OwnedFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(poll(&mut [PollFd::new(&process.as_fd(), PollFlags::IN)], Some(&now)), Ok(0))
 }
 
 #[cfg(test)]
