@@ -2,7 +2,8 @@
 //!
 //! A daemon gives data (its name, the topics it wants) and a service; it owns no signal handler, no logger and no
 //! connection loop. The order is fixed in [`process`]: close the process to others, find the folders, take the
-//! instance lock, read the configuration, log, and only then build the runtime, connect, and say "ready".
+//! instance lock, read the configuration, log, enter the sandbox, and only then build the runtime, connect, and say
+//! "ready".
 
 mod audit;
 mod boot_timer;

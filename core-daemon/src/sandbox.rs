@@ -74,8 +74,8 @@ impl Place {
 }
 
 impl Sandbox {
-    /// Takes everything else away, for this thread and all that it starts; there may be no other yet. Gives what could
-    /// not be taken away it logs, and writes where `pds status` looks, a line each.
+    /// Takes everything else away, for this thread and all that it starts; there may be no other yet. What could not be
+    /// taken away is logged, and written where `pds status` looks, a line each.
     pub fn enter(&self, daemon: &str, paths: &Paths) {
         let file = paths.sandbox_gaps(daemon);
         let mut gaps = Vec::new();
