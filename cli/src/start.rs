@@ -98,7 +98,7 @@ fn start_supervisor(paths: &Paths, deadline: Instant) -> Result<Started, StartEr
 }
 
 /// The supervisor's program for a `pds` that lies at `ourselves`: beside it, or in `../lib/pds`.
-fn supervisor_program(ourselves: &Path) -> Result<PathBuf, StartError> {
+pub(crate) fn supervisor_program(ourselves: &Path) -> Result<PathBuf, StartError> {
     let ourselves = ourselves.canonicalize().map_err(StartError::Ourselves)?;
     let folder = ourselves.parent().unwrap_or(Path::new("/"));
     let beside = folder.join(SUPERVISOR);

@@ -24,7 +24,7 @@ use crate::session::Session;
 const GAPS_BYTES_MAX: usize = 4096;
 
 /// The daemons that make up a system.
-const DAEMONS: [&str; 4] = [BUS, SECRETS, PROFILE, LAUNCHER];
+pub(super) const DAEMONS: [&str; 4] = [BUS, SECRETS, PROFILE, LAUNCHER];
 
 /// `pds status --json`; what could not be found out is `null`.
 #[derive(Serialize)]
