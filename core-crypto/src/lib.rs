@@ -18,6 +18,7 @@ pub mod multiset_hash;
 pub mod private_fs;
 pub mod random;
 mod sealed_file;
+mod sealed_frames;
 mod secure_bytes;
 #[cfg(feature = "sharing")]
 pub mod sharing;
@@ -26,5 +27,6 @@ mod stack;
 pub use checksum::{checksum, digest};
 pub use random::EntropyError;
 pub use sealed_file::sealed_file;
+pub use sealed_frames::{FrameReader, FrameWriter, FramesError};
 pub use secure_bytes::SecureBytes;
 pub use stack::scrubbed;
