@@ -18,7 +18,7 @@ use tokio::sync::{Mutex as FairMutex, Notify};
 use crate::process::StartError;
 use crate::wall_clock::unix_ms_now;
 use missing::Tally;
-use spool::Spool;
+use spool::{FRAME_BYTES_MAX, Spool};
 use waiting::Waiting;
 
 /// Pause between two `Record` calls, so that many attempts in a row cost few of them. A single one is sent at once.
@@ -55,9 +55,13 @@ pub struct AuditQueue {
     shared: Arc<Shared>,
 }
 
-/// Room on the disk for the entry of something that is about to be done; given back when dropped.
+/// What an entry takes at most besides the first of several about the same attempt, in bytes: it has no reason, but
+/// the longest names and the longest path of an executable.
+const FURTHER_ENTRY_BYTES: u64 = 8 << 10;
+
+/// Room on the disk for the entries of something that is about to be done; given back when dropped.
 #[must_use]
-pub struct Room(Option<AuditQueue>);
+pub struct Room(Option<(AuditQueue, u64)>);
 
 impl Room {
     /// Room that is not on a disk, for what asks for none.
@@ -68,8 +72,8 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if let Some(queue) = &self.0 {
-            queue.waiting().release();
+        if let Some((queue, bytes)) = &self.0 {
+            queue.waiting().release(*bytes);
         }
     }
 }
@@ -117,18 +121,24 @@ impl AuditQueue {
         config.audit_mode(entry.profile.as_ref())
     }
 
-    /// Keeps room for the entry of a change, where its profile is `durable`: what has been done cannot be refused any
+    /// Keeps room for the entries of a change, where its profile is `durable`: what has been done cannot be refused any
     /// more, so it has to be certain before that it can be recorded.
     ///
     /// # Errors
     /// There is no room.
-    pub fn reserve(&self, profile: Option<&core_types::ProfileName>) -> Result<Room, NotDurable> {
+    pub fn reserve(
+        &self,
+        profile: Option<&core_types::ProfileName>,
+        entries: usize,
+    ) -> Result<Room, NotDurable> {
         let config = Arc::clone(&self.shared.config.lock().unwrap_or_else(PoisonError::into_inner));
         if config.audit_mode(profile) != AuditMode::Durable {
             return Ok(Room::none());
         }
-        self.waiting().reserve().map_err(NotDurable)?;
-        Ok(Room(Some(self.clone())))
+        let further = u64::try_from(entries.saturating_sub(1)).unwrap_or(u64::MAX);
+        let bytes = FRAME_BYTES_MAX.saturating_add(further.saturating_mul(FURTHER_ENTRY_BYTES));
+        self.waiting().reserve(bytes).map_err(NotDurable)?;
+        Ok(Room(Some((self.clone(), bytes))))
     }
 
     /// Records entries, which are about the same profile. When this is answered they are as safe as its mode says.

@@ -42,7 +42,7 @@ impl Recorder {
     pub(crate) async fn room(&self, run: &Run) -> Result<Room, LauncherDenial> {
         self.look().await;
         let profile = run.profiles.first();
-        self.audit.reserve(profile).map_err(|NotDurable(reason)| {
+        self.audit.reserve(profile, 1).map_err(|NotDurable(reason)| {
             let profile = profile.map_or("all", ProfileName::as_str).to_owned();
             LauncherDenial::Secrets(SecretsDenial::AuditUnwritable { profile, reason })
         })

@@ -31,8 +31,8 @@ pub(crate) trait Neighbours: Send + Sync + 'static {
     fn end_unlock(&self, profile: &ProfileName, right: bool) -> impl Future<Output = ()> + Send;
     /// Where the audit log stands; `None` if `daemon-profile` does not say so at once.
     fn audit_head(&self) -> impl Future<Output = Option<AuditPoint>> + Send;
-    /// Keeps room for the record of a change that is about to be made.
-    fn room(&self, profile: &ProfileName) -> Result<Room, NotDurable>;
+    /// Keeps room for so many records of a change that is about to be made.
+    fn room(&self, profile: &ProfileName, records: usize) -> Result<Room, NotDurable>;
     /// Hands over entries for the audit log, which are about one attempt; answered when they are as safe as the
     /// profile's mode asks for.
     fn record(
@@ -81,8 +81,8 @@ impl Neighbours for OverTheBus {
         self.bus.call_with(&AuditHead {}, options).await.ok()
     }
 
-    fn room(&self, profile: &ProfileName) -> Result<Room, NotDurable> {
-        self.audit.reserve(Some(profile))
+    fn room(&self, profile: &ProfileName, records: usize) -> Result<Room, NotDurable> {
+        self.audit.reserve(Some(profile), records)
     }
 
     async fn record(&self, entries: Vec<SecretOperationAudit>, room: Room) -> Result<(), NotDurable> {

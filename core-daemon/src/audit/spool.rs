@@ -209,22 +209,22 @@ impl Spool {
         Ok(number)
     }
 
-    /// Keeps room on the disk for one more entry, which will come for certain; [`Self::release`] takes it back.
+    /// Keeps room on the disk for entries of so many bytes, which will come for certain; [`Self::release`] takes it back.
     ///
     /// # Errors
     /// The disk has none.
-    pub(crate) fn reserve(&mut self) -> Result<(), SpoolError> {
+    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<(), SpoolError> {
         let number = self.current(0)?;
-        let wanted = self.promised + FRAME_BYTES_MAX;
+        let wanted = self.promised + bytes;
         let Some(file) = self.files.get_mut(&number) else { return Err(SpoolError::Full) };
         file.keep_room(wanted)?;
         self.promised = wanted;
         Ok(())
     }
 
-    /// Takes back one [`Self::reserve`].
-    pub(crate) fn release(&mut self) {
-        self.promised = self.promised.saturating_sub(FRAME_BYTES_MAX);
+    /// Takes back a [`Self::reserve`] of so many bytes.
+    pub(crate) fn release(&mut self, bytes: u64) {
+        self.promised = self.promised.saturating_sub(bytes);
     }
 
     /// Reads about `count` entries from a place on, and where the next ones begin: they are known here from now on.

@@ -216,17 +216,17 @@ impl Waiting {
         Some(SecretOperationAudit { missing: Some(count), ..entry })
     }
 
-    /// Keeps room on the disk for an entry that will come for certain.
+    /// Keeps room on the disk for entries of so many bytes that will come for certain.
     ///
     /// # Errors
     /// There is none.
-    pub(crate) fn reserve(&mut self) -> Result<(), String> {
-        self.spool.reserve().map_err(|error| error.to_string())
+    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<(), String> {
+        self.spool.reserve(bytes).map_err(|error| error.to_string())
     }
 
-    /// Takes back one [`Self::reserve`].
-    pub(crate) fn release(&mut self) {
-        self.spool.release();
+    /// Takes back a [`Self::reserve`] of so many bytes.
+    pub(crate) fn release(&mut self, bytes: u64) {
+        self.spool.release(bytes);
     }
 
     /// What has to be written out for all that was appended so far to be durable.
@@ -302,6 +302,7 @@ mod tests {
     use core_types::name::SECRETS;
     use std::path::Path;
 
+    use super::super::spool::FRAME_BYTES_MAX;
     use super::super::spool::tests::entry;
     use super::*;
 
@@ -388,7 +389,7 @@ mod tests {
         std::fs::write(&folder, "a file").unwrap();
         let refused = waiting.take(entries(0, 1), AuditMode::Durable).unwrap_err();
         assert!(refused.contains("waiting"), "{refused}");
-        assert!(waiting.reserve().is_err());
+        assert!(waiting.reserve(FRAME_BYTES_MAX).is_err());
         assert_eq!(waiting.take(entries(1, 2), AuditMode::Written), Ok(None));
         assert_eq!(Tally::open(&path).unwrap().1, 3, "a kill now would lose as many");
         let record = waiting.next().unwrap().unwrap();
@@ -404,10 +405,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let mut waiting = waiting(home.path(), 1);
         for _ in 0..20 {
-            waiting.reserve().unwrap();
+            waiting.reserve(FRAME_BYTES_MAX).unwrap();
         }
         for number in 0..20 {
-            waiting.release();
+            waiting.release(FRAME_BYTES_MAX);
             waiting.take(entries(number, 1), AuditMode::Durable).unwrap();
         }
         assert_eq!(sent(&mut waiting), expected(1, 0..20));
