@@ -468,6 +468,9 @@ fn secrets_exit(denial: &SecretsDenial) -> Exit {
         | SecretsDenial::ReadOnly(_) => Exit::Damaged,
         SecretsDenial::ValueTooLarge { .. }
         | SecretsDenial::BatchTooLarge { .. }
+        | SecretsDenial::BadImport(_)
+        | SecretsDenial::ImportTooLarge
+        | SecretsDenial::ChangedMeanwhile(_)
         | SecretsDenial::LastFactor
         | SecretsDenial::Rekeying(_)
         | SecretsDenial::PolicyImpossible { .. }
@@ -495,6 +498,9 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
         | SecretsDenial::NotRemoved(_)
         | SecretsDenial::SecretExists { .. }
         | SecretsDenial::RolledBack { .. }
+        | SecretsDenial::BadImport(_)
+        | SecretsDenial::ImportTooLarge
+        | SecretsDenial::ChangedMeanwhile(_)
         | SecretsDenial::ReadOnly(_) => return vault_next(denial, profile),
         SecretsDenial::RateLimited { .. } => "wait, or raise the rate in config.toml".to_owned(),
         SecretsDenial::BatchOverBurst { .. } => {
@@ -582,6 +588,9 @@ fn profile_option(profile: Option<&ProfileName>) -> String {
 fn vault_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option<String> {
     let option = profile_option;
     Some(match denial {
+        SecretsDenial::BadImport(_) => "see that pds and the daemons are of the same version".to_owned(),
+        SecretsDenial::ImportTooLarge => "import it in several parts".to_owned(),
+        SecretsDenial::ChangedMeanwhile(_) => "import again: what there is now is looked at anew".to_owned(),
         SecretsDenial::NoSuchVersion { name, .. } => {
             format!("`pds history{} {}` shows the versions", option(profile), shown(name))
         }

@@ -218,6 +218,14 @@ impl<S: Fetch, C: Clock> JitDelivery<S, C> {
         changed
     }
 
+    /// As [`Self::change`], for what changes the values of several names at once.
+    pub async fn change_all<T>(&self, names: &[SecretName], change: impl Future<Output = T>) -> T {
+        let writing: Vec<_> = names.iter().map(|name| Writing::begin(&self.cache, name)).collect();
+        let changed = change.await;
+        writing.into_iter().for_each(Writing::end);
+        changed
+    }
+
     /// Wipes what has expired; answers when the next value will, as a time of the clock, and `None` if none is left.
     pub fn wipe_expired(&self) -> Option<Duration> {
         let now = self.clock.now();

@@ -10,6 +10,7 @@ mod copy;
 mod entries;
 mod freshness;
 mod history;
+mod import;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use core_crypto::{SecureBytes, key_schedule, private_fs};
 use core_types::limits::OLD_VERSIONS_DEFAULT;
 use core_types::pattern::Pattern;
+use core_types::protocol::import::Comparison;
 use core_types::{ProfileName, SecretName};
 use rusqlite::Connection;
 use tokio::sync::Mutex as FairMutex;
@@ -38,6 +40,7 @@ use crate::store::{Fetch, Fetched, SecretsStore, StoreError};
 
 pub use self::entries::{Attributes, Entry, Page};
 pub use self::history::VersionEntry;
+pub use self::import::Incoming;
 pub(crate) use self::rows::{Place, StoredRow, Tally};
 
 /// A vault's secrets in an SQLCipher database. Clones are the same store.
@@ -304,6 +307,31 @@ impl SqlCipherStore {
     ) -> Result<u64, StoreError> {
         let name = name.clone();
         self.run(move |inner, open| write(inner, open, &name, &value, attributes)).await
+    }
+
+    /// Stores all secrets that `next` gives until it gives `None`, in one transaction; how many there were. It is called
+    /// on a thread that may block, and holds one of them at a time.
+    ///
+    /// # Errors
+    /// As [`SecretsStore::set`], or [`StoreError::Exists`] or [`StoreError::Changed`] where a secret is not at the version
+    /// it was to be at, or what `next` failed with: then nothing is stored.
+    pub async fn import(
+        &self,
+        next: impl FnMut() -> Result<Option<Incoming>, StoreError> + Send + 'static,
+    ) -> Result<u64, StoreError> {
+        self.run(move |inner, open| import::import(inner, open, next)).await
+    }
+
+    /// Whether secrets have these values, in the order of `names`, as they are at one moment.
+    ///
+    /// # Errors
+    /// One of them is damaged, or could not be read.
+    pub async fn compare(
+        &self,
+        names: Vec<SecretName>,
+        values: Vec<SecureBytes>,
+    ) -> Result<Vec<Comparison>, StoreError> {
+        self.run(move |inner, open| import::compare(inner, open, &names, &values)).await
     }
 
     /// The versions of a secret, the latest first, also of one that is removed. Decrypts nothing.

@@ -88,6 +88,9 @@ pub enum StoreError {
         /// Whether it is removed.
         removed: bool,
     },
+    /// A secret is not at the version that it was to be at.
+    #[error("'{0}' was changed meanwhile")]
+    Changed(SecretName),
     /// What is stored is not what was written.
     #[error("{0}")]
     Damaged(Damage),

@@ -88,6 +88,15 @@ pub const REVOKED_MAX: usize = 4_096;
 /// Largest file of enrolled daemons, in bytes.
 pub const ENROLLED_BYTES_MAX: usize = 1 << 20;
 
+/// Most secrets of one import.
+pub const IMPORT_SECRETS_MAX: usize = 20_000;
+/// Most bytes of one import, with names and notes: what `daemon-secrets` stores in one transaction.
+pub const IMPORT_BYTES_MAX: usize = 128 << 20;
+/// Secrets of an import that cost a token.
+pub const IMPORT_SECRETS_PER_TOKEN: usize = 100;
+/// Most secrets that are compared at once.
+pub const COMPARE_MAX: usize = 1_000;
+
 /// How long a grant holds that is given no time, in seconds.
 pub const GRANT_SECONDS_DEFAULT: u64 = 10 * 60;
 /// Longest time that a grant can hold, in seconds.

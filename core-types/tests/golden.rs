@@ -13,6 +13,7 @@ use core_types::protocol::bus::{
 };
 use core_types::protocol::explanation::{Decision, Explain, Explanation, GateVerdict, Verdict};
 use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, RevokeGrant};
+use core_types::protocol::import::{Compare, Comparison, Import, ImportedSecret, Supposed};
 use core_types::protocol::launcher::{
     ChildCommand, ChildEvent, Children, Files, Handed, LauncherDenial, LauncherRequest, Mapping,
     ResourceLimit, Run, Standing,
@@ -313,6 +314,31 @@ fn rules() -> Vec<String> {
     ]
 }
 
+fn importing() -> Vec<String> {
+    let secret_of_file = ImportedSecret {
+        name: "a".to_owned(),
+        value: secret(),
+        expires_unix_ms: Some(5),
+        note: Some("n".parse().unwrap()),
+        replaces: Some(3),
+    };
+    let compare =
+        Compare { profile: profile(), secrets: vec![Supposed { name: "a".to_owned(), value: secret() }] };
+    vec![
+        line(
+            "secrets.import",
+            &SecretsRequest::from(Import { profile: profile(), key: secret(), count: 300 }),
+        ),
+        line("import.secret", &secret_of_file),
+        line("secrets.compare", &SecretsRequest::from(compare)),
+        line("reply.compare", &[Comparison::Missing, Comparison::Same, Comparison::Different]),
+        line("operation.compare", &Operation::Compare),
+        line("denial.bad-import", &SecretsDenial::BadImport("r".to_owned())),
+        line("denial.import-too-large", &SecretsDenial::ImportTooLarge),
+        line("denial.changed-meanwhile", &SecretsDenial::ChangedMeanwhile("a".to_owned())),
+    ]
+}
+
 fn grant() -> GrantEntry {
     GrantEntry {
         id: GrantId(0x3fa9_1c02),
@@ -503,6 +529,7 @@ fn the_bytes_of_every_message_are_as_they_were() {
         enrolling(),
         explaining(),
         granting(),
+        importing(),
     ]
     .concat()
     .join("\n");

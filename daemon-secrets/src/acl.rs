@@ -46,6 +46,8 @@ actions! {
     Get => Some(Operation::Get),
     GetBatch => Some(Operation::Get),
     Set => Some(Operation::Set),
+    Import => Some(Operation::Set),
+    Compare => Some(Operation::Compare),
     Delete => Some(Operation::Delete),
     List => Some(Operation::List),
     History => Some(Operation::History),
@@ -70,8 +72,8 @@ actions! {
 impl Action {
     /// Whether a client that has a value may get another one afterwards, or one that it could not have.
     pub(crate) fn changes_what_can_be_read(self) -> bool {
-        use Action::{Delete, Init, Move, Restore, RestoreBackup, Set, Unlock};
-        matches!(self, Init | Unlock | Set | Delete | Restore | Move | RestoreBackup)
+        use Action::{Delete, Import, Init, Move, Restore, RestoreBackup, Set, Unlock};
+        matches!(self, Init | Unlock | Set | Import | Delete | Restore | Move | RestoreBackup)
     }
 }
 
@@ -198,9 +200,9 @@ fn needed(role: Role, action: Action, place: usize) -> &'static [AccessOperation
     use AccessOperation as On;
     match (action, role) {
         (Action::Get | Action::GetBatch, Role::Launcher) => &[On::Run],
-        (Action::Get | Action::GetBatch | Action::History, _) => &[On::Get],
+        (Action::Get | Action::GetBatch | Action::History | Action::Compare, _) => &[On::Get],
         (Action::List, _) => &[On::List],
-        (Action::Set | Action::Restore, _) => &[On::Set],
+        (Action::Set | Action::Import | Action::Restore, _) => &[On::Set],
         (Action::Delete | Action::Purge, _) => &[On::Delete],
         (Action::Move, _) if place == 0 => &[On::Get, On::Delete],
         (Action::Move, _) => &[On::Set],

@@ -32,6 +32,11 @@ impl AskedName {
     pub(crate) fn new(text: &str) -> Self {
         Self { text: text.to_owned(), parsed: SecretName::parse(text) }
     }
+
+    /// The name as it was asked for.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 impl From<SecretName> for AskedName {

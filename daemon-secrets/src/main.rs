@@ -13,6 +13,7 @@ mod fields;
 mod granting;
 mod grants;
 mod history;
+mod importing;
 mod log_keys;
 mod neighbours;
 mod operations;

@@ -60,7 +60,12 @@ impl<N: Neighbours> SecretsDaemon<N> {
 
     /// Keeps room for the record of a change, before it is made.
     pub(crate) fn room(&self, profile: &ProfileName) -> Result<Room, Refusal> {
-        let room = self.neighbours.room(profile);
+        self.room_for(profile, 1)
+    }
+
+    /// As [`Self::room`], for a change that is recorded under so many names.
+    pub(crate) fn room_for(&self, profile: &ProfileName, records: usize) -> Result<Room, Refusal> {
+        let room = self.neighbours.room(profile, records);
         room.map_err(|error| Refusal::by_vault(unwritable(Some(profile), error)))
     }
 
@@ -299,7 +304,7 @@ fn subject_of(denial: &SecretsDenial) -> Option<String> {
     }
 }
 
-fn check_size(value: &WireSecret) -> Result<(), SecretsDenial> {
+pub(crate) fn check_size(value: &WireSecret) -> Result<(), SecretsDenial> {
     let bytes = value.expose().len().saturating_sub(OVERHEAD);
     if bytes <= VALUE_BYTES_MAX {
         return Ok(());

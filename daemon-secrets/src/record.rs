@@ -208,6 +208,9 @@ fn kind(denial: &SecretsDenial) -> &'static str {
         SecretsDenial::AuditUnwritable { .. } => "audit log not writable",
         SecretsDenial::ForeignField => "foreign field",
         SecretsDenial::BadBackup(_) => "bad backup",
+        SecretsDenial::BadImport(_) => "bad import",
+        SecretsDenial::ImportTooLarge => "import too large",
+        SecretsDenial::ChangedMeanwhile(_) => "changed meanwhile",
     }
 }
 

@@ -107,6 +107,10 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             SecretsRequest::GetFor(call) => answer(&call, self.get_for(&call, sender).await),
             SecretsRequest::GetBatch(call) => answer(&call, self.get_batch(&call, sender).await),
             SecretsRequest::Set(call) => answer(&call, self.set(&call, sender).await),
+            SecretsRequest::Import(call) => {
+                answer(&call, self.import(&call, sender, caller.descriptors).await)
+            }
+            SecretsRequest::Compare(call) => answer(&call, self.compare(&call, sender).await),
             SecretsRequest::Delete(call) => answer(&call, self.delete(&call, sender).await),
             SecretsRequest::List(call) => answer(&call, self.list(&call, sender).await),
             SecretsRequest::History(call) => answer(&call, self.history(&call, sender).await),
@@ -201,7 +205,7 @@ pub(crate) mod tests {
         async fn audit_head(&self) -> Option<AuditPoint> {
             None
         }
-        fn room(&self, _: &ProfileName) -> Result<Room, NotDurable> {
+        fn room(&self, _: &ProfileName, _: usize) -> Result<Room, NotDurable> {
             match self.unwritable.load(Ordering::SeqCst) {
                 true => Err(NotDurable("full".to_owned())),
                 false => Ok(Room::none()),

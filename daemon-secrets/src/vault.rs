@@ -10,7 +10,7 @@ use core_daemon::unix_ms_now;
 use core_secrets::freshness::Rollback;
 use core_secrets::header::HeaderError;
 use core_secrets::jit::JitDelivery;
-use core_secrets::sqlcipher::{Attributes, Page, SqlCipherStore, VersionEntry};
+use core_secrets::sqlcipher::{Attributes, Incoming, Page, SqlCipherStore, VersionEntry};
 use core_secrets::store::{SecretsStore, StoreError};
 use core_secrets::vault::{OpenVault, Progress, VaultError, VaultFolder, VaultLock};
 use core_types::access::AccessOperation;
@@ -19,6 +19,7 @@ use core_types::limits::LIST_PAGE_MAX;
 use core_types::name::{ProfileName, SecretName};
 use core_types::paths::Paths;
 use core_types::pattern::Pattern;
+use core_types::protocol::import::Comparison;
 use core_types::protocol::secrets::{FactorPolicy, ProfileEntry, ProfileState, RekeyState, SecretsDenial};
 use tokio::sync::{Mutex as FairMutex, Notify, OwnedRwLockReadGuard, RwLock};
 
@@ -429,6 +430,31 @@ impl Vaults {
         set.map(|_version| ()).map_err(|error| denial_of(permit.profile(), error))
     }
 
+    /// Stores what `next` gives, under the names that the permit names, in their order and in one step: all or nothing.
+    pub(crate) async fn import(
+        &self,
+        permit: &Permit,
+        next: impl FnMut() -> Result<Option<Incoming>, StoreError> + Send + 'static,
+    ) -> Result<u64, SecretsDenial> {
+        let names = permit.names_for(Action::Import)?;
+        let session = self.session(permit)?;
+        let next = only(names.to_vec(), next);
+        let importing = session.secrets.change_all(names, session.secrets.store().import(next)).await;
+        importing.map_err(|error| denial_of(permit.profile(), error))
+    }
+
+    /// Whether the secrets that the permit names have these values.
+    pub(crate) async fn compare(
+        &self,
+        permit: &Permit,
+        values: Vec<SecureBytes>,
+    ) -> Result<Vec<Comparison>, SecretsDenial> {
+        let names = permit.names_for(Action::Compare)?.to_vec();
+        let session = self.session(permit)?;
+        let compared = session.secrets.store().compare(names, values).await;
+        compared.map_err(|error| denial_of(permit.profile(), error))
+    }
+
     /// Removes the secret that the permit names.
     pub(crate) async fn delete(&self, permit: &Permit) -> Result<(), SecretsDenial> {
         let name = permit.name_for(Action::Delete)?;
@@ -559,6 +585,22 @@ impl Unlocked {
     }
 }
 
+/// What `next` gives, as long as it is what was allowed: under these names, in their order.
+fn only(
+    names: Vec<SecretName>,
+    mut next: impl FnMut() -> Result<Option<Incoming>, StoreError>,
+) -> impl FnMut() -> Result<Option<Incoming>, StoreError> {
+    let mut names = names.into_iter();
+    move || match (next()?, names.next()) {
+        (None, None) => Ok(None),
+        (Some(incoming), Some(name)) if incoming.name == name => Ok(Some(incoming)),
+        _ => Err(StoreError::Io {
+            action: "import what was not allowed",
+            source: std::io::ErrorKind::InvalidData.into(),
+        }),
+    }
+}
+
 /// What a requester is told about an error of the store.
 fn denial_of(profile: &ProfileName, error: StoreError) -> SecretsDenial {
     match error {
@@ -572,6 +614,7 @@ fn denial_of(profile: &ProfileName, error: StoreError) -> SecretsDenial {
         StoreError::ReadOnly => SecretsDenial::ReadOnly(profile.clone()),
         StoreError::Rekeying => SecretsDenial::Rekeying(profile.clone()),
         StoreError::NotRemoved(name) => SecretsDenial::NotRemoved(name.into()),
+        StoreError::Changed(name) => SecretsDenial::ChangedMeanwhile(name.into()),
         StoreError::Exists { name, removed } => SecretsDenial::SecretExists { name: name.into(), removed },
         StoreError::Damaged(_) | StoreError::WrongKey => SecretsDenial::Damaged(error.to_string()),
         StoreError::TooLarge { limit } => {

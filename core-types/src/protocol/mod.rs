@@ -7,6 +7,7 @@
 pub mod bus;
 pub mod explanation;
 pub mod grants;
+pub mod import;
 pub mod launcher;
 pub mod profile;
 pub mod secrets;

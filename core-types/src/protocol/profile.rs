@@ -97,6 +97,8 @@ pub enum Operation {
     Grant,
     /// A grant was taken back.
     RevokeGrant,
+    /// Whether a secret has a certain value was asked.
+    Compare,
 }
 
 /// Why a profile was locked.

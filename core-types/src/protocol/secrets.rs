@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::explanation::{Explain, Explanation};
 use super::grants::{Grant, GrantEntry, Grants, RevokeGrant};
+use super::import::{Compare, Comparison, Import};
 use super::profile::{AuditPoint, LockCause};
 use super::service;
 use crate::factor::AGENT_NONCE_BYTES;
@@ -663,6 +664,19 @@ pub enum SecretsDenial {
     /// A rule says no, or no rule says yes, to one name of several.
     #[error("the access rules do not allow '{0}'")]
     ForbiddenName(String),
+    /// A file of an import that is none, or not as its key says; nothing was changed.
+    #[error("the import cannot be read: {0}")]
+    BadImport(String),
+    /// More than one import may have.
+    #[error(
+        "an import has at most {} secrets with {} MiB together",
+        crate::limits::IMPORT_SECRETS_MAX,
+        crate::limits::IMPORT_BYTES_MAX >> 20
+    )]
+    ImportTooLarge,
+    /// A secret was changed after the import was prepared; nothing was stored.
+    #[error("'{0}' was changed while the import was prepared; nothing was stored")]
+    ChangedMeanwhile(String),
 }
 
 /// Asks for the key that the values of an unlocked profile are encrypted with on the bus: only with the build feature
@@ -842,6 +856,8 @@ service! {
         39 RevokeGrant -> GrantEntry,
         52 LockFor -> bool,
         53 GetFor -> WireSecret,
+        60 Import -> u64,
+        61 Compare -> Vec<Comparison>,
         #[cfg(feature = "ipc-field-encryption")]
         32 FieldKey -> WireSecret,
     }
