@@ -551,6 +551,24 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
         SecretsDenial::AuditUnwritable { .. } => {
             "make room on the disk of $XDG_STATE_HOME/pds, then try again; or give the profile another `audit` mode in config.toml".to_owned()
         }
+        SecretsDenial::GrantExpired(_)
+        | SecretsDenial::GrantUsedUp(_)
+        | SecretsDenial::NoSuchGrant(_)
+        | SecretsDenial::TooManyGrants
+        | SecretsDenial::NotGrantable(_)
+        | SecretsDenial::GrantBounds => return grant_next(denial),
+        SecretsDenial::ForbiddenName(name) => format!(
+            "`pds explain{} --operation run {}` says which rule; the rules stand in config.toml",
+            option(profile),
+            shown(name)
+        ),
+        SecretsDenial::Identity { .. } | SecretsDenial::Forbidden => return None,
+    })
+}
+
+/// What to do next where a grant is in the way.
+fn grant_next(denial: &SecretsDenial) -> Option<String> {
+    Some(match denial {
         SecretsDenial::GrantExpired(_) | SecretsDenial::GrantUsedUp(_) => {
             "ask the user for another grant: `pds grant NAME --to REQUESTER`".to_owned()
         }
@@ -561,12 +579,7 @@ fn secrets_next(denial: &SecretsDenial, profile: Option<&ProfileName>) -> Option
                 .to_owned()
         }
         SecretsDenial::GrantBounds => "give less with --for and --uses".to_owned(),
-        SecretsDenial::ForbiddenName(name) => format!(
-            "`pds explain{} --operation run {}` says which rule; the rules stand in config.toml",
-            option(profile),
-            shown(name)
-        ),
-        SecretsDenial::Identity { .. } | SecretsDenial::Forbidden => return None,
+        _ => return None,
     })
 }
 
