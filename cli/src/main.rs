@@ -17,6 +17,8 @@ mod progress;
 mod prompt;
 mod proofs;
 mod session;
+#[cfg(test)]
+mod shown_forms;
 mod start;
 mod stop;
 mod terminal;
