@@ -17,6 +17,8 @@ CARGO ?= cargo
 PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DAEMONS := daemon-bus daemon-secrets daemon-profile daemon-launcher
+# The names by which git, docker, cargo and ssh call pds: links to it.
+HELPERS := git-credential-pds docker-credential-pds cargo-credential-pds pds-askpass
 
 # Units for systemd: root's are for all users. For one user alone they go where his systemd looks, and without what is
 # only good for programs that their user cannot read (deploy/install-units.sh says why).
@@ -103,6 +105,7 @@ check: prerequisites-check
 install: $(if $(SUDO_USER),,build)
 	@test -x $(TARGET)/release/pds || { echo "pds: nothing is built: run make first, without sudo" >&2; exit 1; }
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(TARGET)/release/pds
+	for name in $(HELPERS); do ln -sfn pds $(DESTDIR)$(PREFIX)/bin/$$name || exit 1; done
 	install -D -m $(if $(FOR_ALL),0711,0755) -t $(DESTDIR)$(PREFIX)/lib/pds $(addprefix $(TARGET)/release/,$(DAEMONS))
 	deploy/install-units.sh "$(PREFIX)" "$(UNITS)" $(if $(FOR_ALL),all,one)
 	$(if $(FOR_ALL),deploy/install-pam.sh install "$(PREFIX)" "$(DESTDIR)")
@@ -111,6 +114,6 @@ install: $(if $(SUDO_USER),,build)
 uninstall:
 	deploy/uninstall-units.sh "$(UNITS)"
 	$(if $(FOR_ALL),deploy/install-pam.sh uninstall "$(PREFIX)" "$(DESTDIR)")
-	rm -f $(DESTDIR)$(PREFIX)/bin/pds $(addprefix $(DESTDIR)$(PREFIX)/lib/pds/,$(DAEMONS))
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,pds $(HELPERS)) $(addprefix $(DESTDIR)$(PREFIX)/lib/pds/,$(DAEMONS))
 	-@rmdir --ignore-fail-on-non-empty $(DESTDIR)$(PREFIX)/lib/pds 2>/dev/null
 	@echo "pds: removed from $(DESTDIR)$(PREFIX); vaults, configuration and audit log are where they were"

@@ -43,6 +43,8 @@ look_for_packages() {
         has strace || need 'strace, to see and fail system calls of the daemons' strace
         has gcore || need "gdb's gcore, to look for secrets in cores of the daemons" gdb
         has ssh-agent || need 'ssh-agent, for tests of unlocking with a key that it holds' openssh-client
+        has git || need 'git, to ask for passwords and to look through what it keeps' git
+        [[ -x /usr/sbin/sshd ]] || need 'sshd, to log in with a key whose passphrase is a secret' openssh-server
         has bwrap || need 'bubblewrap, to ask for a program from inside a sandbox' bubblewrap
         has_postgres || need 'a PostgreSQL server and psql, for a test with a real program' postgresql
         [[ -x /lib/systemd/systemd ]] || need 'systemd, to boot machines on which pds runs as units' systemd

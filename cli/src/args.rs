@@ -1,5 +1,7 @@
 //! What may stand on the command line, and nothing of what it does.
 
+mod helper;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -22,6 +24,8 @@ use jiff::Timestamp;
 use crate::error::Usage;
 use crate::expiry;
 use crate::lazy::commands;
+
+pub(crate) use self::helper::HelperCommand;
 
 /// Keeps secrets in encrypted vaults and hands them to exactly the program that needs them.
 #[derive(Debug, Parser)]
@@ -122,6 +126,8 @@ commands! {
     "inject" => Inject { options InjectOptions },
     /// Print assignments of the variables that `pds run` would set
     "env" => Env { options EnvOptions },
+    /// What git, docker, cargo and ssh ask for secrets with
+    "helper" => Helper { group HelperCommand },
     /// List the programs that run with secrets, and the names of these
     "ps" => Ps,
     /// Change the password of a profile
@@ -797,7 +803,7 @@ fn secret_name(text: &str) -> Result<SecretName, NameError> {
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Usage> {
     // Never dropped: taking the description of all commands apart takes a fifth of the time of a short command.
     let mut command = ManuallyDrop::new(Args::command());
-    let matches = command.try_get_matches_from_mut(arguments).map_err(Usage)?;
+    let matches = command.try_get_matches_from_mut(helper::by_name(arguments)).map_err(Usage)?;
     Args::from_arg_matches(&matches).map_err(Usage)
 }
 

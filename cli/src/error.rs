@@ -23,6 +23,7 @@ use crate::args::{
     AuditCommand, Command, ConfigCommand, DaemonCommand, FactorCommand, ProfileCommand, RecoveryCommand,
 };
 use crate::assignments::AssignmentError;
+use crate::commands::HelperError;
 use crate::commands::run::RunError;
 use crate::env_file::EnvFileError;
 use crate::input::InputError;
@@ -138,6 +139,8 @@ pub(crate) enum Failure {
     EnvFile(#[from] EnvFileError),
     #[error("{0}")]
     Assignment(#[from] AssignmentError),
+    #[error("{0}")]
+    Helper(#[from] HelperError),
     #[error("{} is a folder, a link or a device", path.display())]
     NotAFile { path: PathBuf },
     #[error("it would become {bytes} bytes long, and at most {limit} are allowed")]
@@ -264,6 +267,7 @@ impl Failure {
             | Self::Input(_)
             | Self::EnvFile(_)
             | Self::Assignment(_)
+            | Self::Helper(_)
             | Self::NotAFile { .. }
             | Self::TooMuch { .. }
             | Self::Output(_)
@@ -303,6 +307,11 @@ impl Failure {
     /// Whether a vault is open that is not as it was left.
     pub(crate) fn is_rollback(&self) -> bool {
         matches!(self, Self::Denied(Denial::Secrets(SecretsDenial::RolledBack { .. })))
+    }
+
+    /// What to do next, for who shows it in his own words.
+    pub(crate) fn advice(&self) -> Option<String> {
+        self.next(None)
     }
 
     /// What to do next, where something can be done.
@@ -357,6 +366,7 @@ impl Failure {
             Self::Refused { .. } => Some("try again, and see `pds daemon logs`".to_owned()),
             Self::Prompt(error) => error.next(),
             Self::Input(error) => error.next(),
+            Self::Helper(error) => error.next(),
             Self::Assignment(_) => Some("choose another --format, or leave it out with --only".to_owned()),
             Self::NotAFile { .. } => {
                 Some("name the file itself; without -o the text goes to standard output".to_owned())
@@ -704,6 +714,7 @@ fn what_failed(command: &Command) -> String {
             let program = options.command.first().map(|program| program.to_string_lossy());
             format!("cannot run '{}'", shown(&program.unwrap_or_default()))
         }
+        Command::Helper(_) => "no answer".to_owned(),
         Command::Ps => "cannot list the programs that run".to_owned(),
         Command::Passwd(_) => "cannot change the password".to_owned(),
         Command::Rekey(_) => "cannot exchange the keys".to_owned(),

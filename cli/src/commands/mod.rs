@@ -11,6 +11,7 @@ mod explain;
 mod factor;
 mod get;
 mod grant;
+mod helper;
 mod history;
 mod init;
 mod inject;
@@ -42,6 +43,7 @@ use core_types::header::Refusal;
 use core_types::protocol::launcher::{Files, Handed};
 use core_types::protocol::secrets::Selection;
 
+pub(crate) use self::helper::HelperError;
 use self::run::{RunError, RunPlan};
 use crate::args::{
     Args, AuditCommand, Command, ConfigCommand, DaemonCommand, ProfileCommand, RunOptions, SelectionOptions,
@@ -90,6 +92,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Inject(options) => inject::run(session, options),
         Command::Env(options) => env::run(session, options),
         Command::Run(options) => return launch(session, options),
+        Command::Helper(helper) => helper::run(session, helper),
         Command::Ps => ps::run(session),
         Command::Passwd(options) => passwd::run(session, options),
         Command::Rekey(options) => rekey::run(session, options),
