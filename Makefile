@@ -107,6 +107,7 @@ install: $(if $(SUDO_USER),,build)
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(TARGET)/release/pds
 	for name in $(HELPERS); do ln -sfn pds $(DESTDIR)$(PREFIX)/bin/$$name || exit 1; done
 	install -D -m $(if $(FOR_ALL),0711,0755) -t $(DESTDIR)$(PREFIX)/lib/pds $(addprefix $(TARGET)/release/,$(DAEMONS))
+	umask 022; $(TARGET)/release/pds man $(DESTDIR)$(PREFIX)/share/man
 	deploy/install-units.sh "$(PREFIX)" "$(UNITS)" $(if $(FOR_ALL),all,one)
 	$(if $(FOR_ALL),deploy/install-pam.sh install "$(PREFIX)" "$(DESTDIR)")
 	@echo "pds: installed in $(DESTDIR)$(PREFIX); daemons that run already are replaced by: pds daemon restart"
@@ -115,5 +116,6 @@ uninstall:
 	deploy/uninstall-units.sh "$(UNITS)"
 	$(if $(FOR_ALL),deploy/install-pam.sh uninstall "$(PREFIX)" "$(DESTDIR)")
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,pds $(HELPERS)) $(addprefix $(DESTDIR)$(PREFIX)/lib/pds/,$(DAEMONS))
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man[157]/pds{,-*}.[157]
 	-@rmdir --ignore-fail-on-non-empty $(DESTDIR)$(PREFIX)/lib/pds 2>/dev/null
 	@echo "pds: removed from $(DESTDIR)$(PREFIX); vaults, configuration and audit log are where they were"

@@ -102,6 +102,8 @@ commands! {
     "restore-backup" => RestoreBackup { options RestoreBackupOptions },
     /// Check the machine and the installation, and say what to do
     "doctor" => Doctor,
+    /// Write the manual pages of all commands, formats and guides
+    "man" => Man { options ManOptions },
     /// Store a secret: standard input byte for byte, or what is typed at a hidden prompt
     "set" => Set { options SetOptions },
     /// Write the value of a secret to standard output
@@ -178,6 +180,14 @@ pub(crate) struct BackupOptions {
     /// Replace a file that is there
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// Options of `pds man`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ManOptions {
+    /// A folder of manual pages, like /usr/local/share/man; its folders man1, man5 and man7 are made
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
 }
 
 /// Options of `pds get`.

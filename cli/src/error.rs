@@ -695,6 +695,9 @@ fn what_failed(command: &Command) -> String {
         Command::Lock => "cannot lock".to_owned(),
         Command::Status => "cannot show the whole status".to_owned(),
         Command::Doctor => "cannot say what is wrong".to_owned(),
+        Command::Man(options) => {
+            format!("cannot write the manual to {}", shown(&options.folder.to_string_lossy()))
+        }
         Command::Backup(options) => format!("cannot back up to {}", shown(&options.file.to_string_lossy())),
         Command::RestoreBackup(options) => {
             format!("cannot restore {}", shown(&options.backup.to_string_lossy()))

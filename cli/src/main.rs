@@ -11,6 +11,7 @@ mod fetch;
 mod fields;
 mod input;
 mod lazy;
+mod manual_page;
 mod new_file;
 mod output;
 mod progress;

@@ -103,6 +103,9 @@ fn installed_for_all_the_daemons_run_as_units_that_nobody_looks_into() {
     let profile = machine.user("pds run -- grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status").ok();
     assert_eq!(profile, machine.user("grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status").ok());
 
+    machine
+        .root("test -s /usr/local/share/man/man1/pds-run.1 && test -s /usr/local/share/man/man5/pds-vault.5")
+        .ok();
     machine.make("uninstall", For::All);
     machine.user("systemctl --user stop pds.target 'pds-*'; systemctl --user daemon-reload").ok();
     let left = machine.root("find /usr/local -path '*pds*'").ok();

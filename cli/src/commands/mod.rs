@@ -18,6 +18,7 @@ mod inject;
 mod list;
 mod lock;
 mod logs;
+mod man;
 mod mv;
 mod passwd;
 mod profile;
@@ -57,6 +58,13 @@ use crate::session::Session;
 pub(crate) fn run(args: Args) -> ExitCode {
     let Args { options, command } = args;
     let messages = Messages::new(&options);
+    // It is made while pds is installed, where there need not be a user's folder yet.
+    if let Command::Man(options) = &command {
+        return match man::run(&messages, &options.folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.report(Some(&command), None, &messages),
+        };
+    }
     let mut session = match Session::new(options) {
         Ok(session) => session,
         Err(failure) => return failure.report(Some(&command), None, &messages),
@@ -78,6 +86,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Wait(options) => wait::run(session, options.hold),
         Command::Status => status::run(session),
         Command::Doctor => doctor::run(session),
+        Command::Man(options) => man::run(&session.messages, &options.folder),
         Command::Backup(options) => backup::run(session, &options.file, options.force),
         Command::RestoreBackup(options) => restore_backup::run(session, options),
         Command::Set(options) => set::run(session, options),
