@@ -1,6 +1,7 @@
 //! What may stand on the command line, and nothing of what it does.
 
 mod helper;
+mod scan;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -26,6 +27,7 @@ use crate::expiry;
 use crate::lazy::commands;
 
 pub(crate) use self::helper::HelperCommand;
+pub(crate) use self::scan::ScanOptions;
 
 /// Keeps secrets in encrypted vaults and hands them to exactly the program that needs them.
 #[derive(Debug, Parser)]
@@ -130,6 +132,8 @@ commands! {
     "env" => Env { options EnvOptions },
     /// What git, docker, cargo and ssh ask for secrets with
     "helper" => Helper { group HelperCommand },
+    /// Look for values and tokens in files, in what git keeps, and in histories of shells
+    "scan" => Scan { options ScanOptions },
     /// List the programs that run with secrets, and the names of these
     "ps" => Ps,
     /// Change the password of a profile

@@ -23,8 +23,8 @@ use crate::args::{
     AuditCommand, Command, ConfigCommand, DaemonCommand, FactorCommand, ProfileCommand, RecoveryCommand,
 };
 use crate::assignments::AssignmentError;
-use crate::commands::HelperError;
 use crate::commands::run::RunError;
+use crate::commands::{HelperError, ScanError};
 use crate::env_file::EnvFileError;
 use crate::input::InputError;
 use crate::output::{Messages, shown, time};
@@ -141,6 +141,8 @@ pub(crate) enum Failure {
     Assignment(#[from] AssignmentError),
     #[error("{0}")]
     Helper(#[from] HelperError),
+    #[error("{0}")]
+    Scan(#[from] ScanError),
     #[error("{} is a folder, a link or a device", path.display())]
     NotAFile { path: PathBuf },
     #[error("it would become {bytes} bytes long, and at most {limit} are allowed")]
@@ -268,6 +270,7 @@ impl Failure {
             | Self::EnvFile(_)
             | Self::Assignment(_)
             | Self::Helper(_)
+            | Self::Scan(_)
             | Self::NotAFile { .. }
             | Self::TooMuch { .. }
             | Self::Output(_)
@@ -367,6 +370,7 @@ impl Failure {
             Self::Prompt(error) => error.next(),
             Self::Input(error) => error.next(),
             Self::Helper(error) => error.next(),
+            Self::Scan(error) => Some(error.next().to_owned()),
             Self::Assignment(_) => Some("choose another --format, or leave it out with --only".to_owned()),
             Self::NotAFile { .. } => {
                 Some("name the file itself; without -o the text goes to standard output".to_owned())
@@ -718,6 +722,7 @@ fn what_failed(command: &Command) -> String {
             format!("cannot run '{}'", shown(&program.unwrap_or_default()))
         }
         Command::Helper(_) => "no answer".to_owned(),
+        Command::Scan(_) => "not all was looked at".to_owned(),
         Command::Ps => "cannot list the programs that run".to_owned(),
         Command::Passwd(_) => "cannot change the password".to_owned(),
         Command::Rekey(_) => "cannot exchange the keys".to_owned(),

@@ -48,7 +48,11 @@ pub(crate) fn denied(denial: LauncherDenial) -> Failure {
     Failure::Denied(Denial::Launcher(denial))
 }
 
-fn read(session: &mut Session, batch: &GetBatch) -> Result<Vec<NamedSecret>, Failure> {
+/// Reads what a batch selects: all of it, or nothing.
+///
+/// # Errors
+/// As [`selected`].
+pub(crate) fn read(session: &mut Session, batch: &GetBatch) -> Result<Vec<NamedSecret>, Failure> {
     let mut secrets = Vec::new();
     for NamedSecret { name, value } in session.call(batch)? {
         let value = fields::opened(session, &batch.profile, name.as_str(), value)?;

@@ -18,7 +18,6 @@ mod progress;
 mod prompt;
 mod proofs;
 mod session;
-#[cfg(test)]
 mod shown_forms;
 mod start;
 mod stop;

@@ -29,6 +29,7 @@ mod rekey;
 mod restore_backup;
 mod rm;
 pub(crate) mod run;
+mod scan;
 mod set;
 mod show;
 mod status;
@@ -46,6 +47,7 @@ use core_types::protocol::secrets::Selection;
 
 pub(crate) use self::helper::HelperError;
 use self::run::{RunError, RunPlan};
+pub(crate) use self::scan::ScanError;
 use crate::args::{
     Args, AuditCommand, Command, ConfigCommand, DaemonCommand, ProfileCommand, RunOptions, SelectionOptions,
 };
@@ -102,6 +104,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Env(options) => env::run(session, options),
         Command::Run(options) => return launch(session, options),
         Command::Helper(helper) => helper::run(session, helper),
+        Command::Scan(options) => scan::run(session, options),
         Command::Ps => ps::run(session),
         Command::Passwd(options) => passwd::run(session, options),
         Command::Rekey(options) => rekey::run(session, options),
