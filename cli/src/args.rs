@@ -1,6 +1,6 @@
 //! What may stand on the command line, and nothing of what it does.
 
-mod helper;
+mod answer;
 mod scan;
 
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ use crate::error::Usage;
 use crate::expiry;
 use crate::lazy::commands;
 
-pub(crate) use self::helper::HelperCommand;
+pub(crate) use self::answer::HelperCommand;
 pub(crate) use self::scan::ScanOptions;
 
 /// Keeps secrets in encrypted vaults and hands them to exactly the program that needs them.
@@ -817,7 +817,7 @@ fn secret_name(text: &str) -> Result<SecretName, NameError> {
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Usage> {
     // Never dropped: taking the description of all commands apart takes a fifth of the time of a short command.
     let mut command = ManuallyDrop::new(Args::command());
-    let matches = command.try_get_matches_from_mut(helper::by_name(arguments)).map_err(Usage)?;
+    let matches = command.try_get_matches_from_mut(answer::by_name(arguments)).map_err(Usage)?;
     Args::from_arg_matches(&matches).map_err(Usage)
 }
 

@@ -1,5 +1,6 @@
 //! The commands: one file each, and the one place that runs them and reports how they ended.
 
+mod answer;
 mod audit;
 mod backup;
 mod config;
@@ -11,7 +12,6 @@ mod explain;
 mod factor;
 mod get;
 mod grant;
-mod helper;
 mod history;
 mod init;
 mod inject;
@@ -45,7 +45,7 @@ use core_types::header::Refusal;
 use core_types::protocol::launcher::{Files, Handed};
 use core_types::protocol::secrets::Selection;
 
-pub(crate) use self::helper::HelperError;
+pub(crate) use self::answer::HelperError;
 use self::run::{RunError, RunPlan};
 pub(crate) use self::scan::ScanError;
 use crate::args::{
@@ -103,7 +103,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Inject(options) => inject::run(session, options),
         Command::Env(options) => env::run(session, options),
         Command::Run(options) => return launch(session, options),
-        Command::Helper(helper) => helper::run(session, helper),
+        Command::Helper(helper) => answer::run(session, helper),
         Command::Scan(options) => scan::run(session, options),
         Command::Ps => ps::run(session),
         Command::Passwd(options) => passwd::run(session, options),
