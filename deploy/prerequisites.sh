@@ -24,6 +24,7 @@ has_pam_systemd() { compgen -G '/lib/*/security/pam_systemd.so' >/dev/null || [[
 
 # Debian's own Python, because the package is Debian's.
 has_python_dotenv() { /usr/bin/python3 -c 'import dotenv' 2>/dev/null; }
+has_python_yaml() { /usr/bin/python3 -c 'import yaml' 2>/dev/null; }
 has_dissononce() { /usr/bin/python3 -c 'import dissononce' 2>/dev/null; }
 
 may_install() { [[ $(id -u) -eq 0 && -z ${PDS_NO_INSTALL:-} ]] && has apt-get; }
@@ -55,6 +56,8 @@ look_for_packages() {
         has fish || need 'fish, for the same' fish
         has direnv || need 'direnv, for the same' direnv
         has_python_dotenv || need 'python-dotenv, for the same' python3-dotenv
+        has pass || need 'pass with gpg, for a real store of it to import' pass
+        has_python_yaml || need "Python's YAML, to read a Secret of Kubernetes" python3-yaml
         has_dissononce || need 'dissononce, for a client of the bus in Python' python3-dissononce
     fi
 }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod scan;
+mod transfer;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::lazy::commands;
 
 pub(crate) use self::answer::HelperCommand;
 pub(crate) use self::scan::ScanOptions;
+pub(crate) use self::transfer::{ExportFormat, ExportOptions, ImportFormat, ImportOptions, Policy};
 
 /// Keeps secrets in encrypted vaults and hands them to exactly the program that needs them.
 #[derive(Debug, Parser)]
@@ -134,6 +136,10 @@ commands! {
     "helper" => Helper { group HelperCommand },
     /// Look for values and tokens in files, in what git keeps, and in histories of shells
     "scan" => Scan { options ScanOptions },
+    /// Take over the secrets of another program, all at once or none
+    "import" => Import { options ImportOptions },
+    /// Write the values of secrets for another program, exactly or not at all
+    "export" => Export { options ExportOptions },
     /// List the programs that run with secrets, and the names of these
     "ps" => Ps,
     /// Change the password of a profile

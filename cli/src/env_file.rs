@@ -67,14 +67,9 @@ fn read(path: &Path) -> Result<Vec<(String, WireSecret)>, EnvFileError> {
             InputError::TooLarge { .. } => EnvFileError::TooLarge { path: path_of() },
             other => EnvFileError::Unreadable(other),
         })?;
-    let text = str::from_utf8(&bytes).ok().filter(|text| !text.contains('\0'));
-    let text = text.ok_or_else(|| EnvFileError::NotText { path: path_of() })?;
-    parse(text).map_err(|Fault { line, variable, problem }| EnvFileError::Line {
-        path: path_of(),
-        line,
-        variable,
-        problem,
-    })
+    let text = str::from_utf8(&bytes).map_err(|_| EnvFileError::NotText { path: path_of() })?;
+    let pair = |Assignment { name, value, .. }| (name, value);
+    Ok(assignments(text, path)?.into_iter().map(pair).collect())
 }
 
 /// The variables of several files as `NAME=value`, each name once: a later file wins over an earlier one.
@@ -92,6 +87,29 @@ pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<OsBytes>, EnvFileError> 
     Ok(variables.into_iter().map(pair).collect())
 }
 
+/// A variable of a file, and the line that it begins in.
+pub(crate) struct Assignment {
+    pub(crate) line: usize,
+    pub(crate) name: String,
+    pub(crate) value: WireSecret,
+}
+
+/// All assignments of a text, also several to one name; `path` is what the text is called in messages.
+///
+/// # Errors
+/// A line cannot be understood in one way only.
+pub(crate) fn assignments(text: &str, path: &Path) -> Result<Vec<Assignment>, EnvFileError> {
+    if text.contains('\0') {
+        return Err(EnvFileError::NotText { path: path.to_owned() });
+    }
+    parse(text).map_err(|Fault { line, variable, problem }| EnvFileError::Line {
+        path: path.to_owned(),
+        line,
+        variable,
+        problem,
+    })
+}
+
 /// A line that cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 struct Fault {
@@ -100,7 +118,7 @@ struct Fault {
     problem: Problem,
 }
 
-fn parse(text: &str) -> Result<Vec<(String, WireSecret)>, Fault> {
+fn parse(text: &str) -> Result<Vec<Assignment>, Fault> {
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut line, mut variables) = (1, Vec::new());
     while !rest.is_empty() {
@@ -109,11 +127,11 @@ fn parse(text: &str) -> Result<Vec<(String, WireSecret)>, Fault> {
                 line_length(rest)
             }
             _ => {
-                let (length, variable) = assignment(rest).map_err(|problem| {
+                let (length, (name, value)) = assignment(rest).map_err(|problem| {
                     let variable = variable_of(rest);
                     Fault { line, variable, problem }
                 })?;
-                variables.push(variable);
+                variables.push(Assignment { line, name, value });
                 length
             }
         };
@@ -218,7 +236,7 @@ mod tests {
 
     fn parsed(text: &str) -> Vec<(String, String)> {
         let shown =
-            |(name, value): (String, WireSecret)| (name, String::from_utf8(value.expose().to_vec()).unwrap());
+            |Assignment { name, value, .. }| (name, String::from_utf8(value.expose().to_vec()).unwrap());
         parse(text).unwrap_or_else(|fault| panic!("{text:?}: {fault:?}")).into_iter().map(shown).collect()
     }
 
@@ -294,7 +312,7 @@ mod tests {
             ("A-B=x", Problem::Unparsable),
             ("=x", Problem::Unparsable),
         ] {
-            let fault = parse(&format!("OK=1\n\nM='a\nb'\n{text}\n")).unwrap_err();
+            let fault = parse(&format!("OK=1\n\nM='a\nb'\n{text}\n")).err().unwrap();
             assert_eq!((fault.line, fault.problem), (5, problem), "{text:?}");
             let expected = text.starts_with("A=").then(|| "A".to_owned());
             assert!(fault.variable == expected || expected.is_none(), "{text:?}: {:?}", fault.variable);

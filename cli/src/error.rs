@@ -26,6 +26,7 @@ use crate::assignments::AssignmentError;
 use crate::commands::run::RunError;
 use crate::commands::{HelperError, ScanError};
 use crate::env_file::EnvFileError;
+use crate::import::ImportError;
 use crate::input::InputError;
 use crate::output::{Messages, shown, time};
 use crate::prompt::PromptError;
@@ -143,6 +144,8 @@ pub(crate) enum Failure {
     Helper(#[from] HelperError),
     #[error("{0}")]
     Scan(#[from] ScanError),
+    #[error("{0}")]
+    Import(#[from] ImportError),
     #[error("{} is a folder, a link or a device", path.display())]
     NotAFile { path: PathBuf },
     #[error("it would become {bytes} bytes long, and at most {limit} are allowed")]
@@ -251,7 +254,9 @@ impl Failure {
             | Self::NotAPublicKey { .. }
             | Self::SeveralPasswords
             | Self::WordsWouldBeKept => Exit::Usage,
-            Self::Words(_) => Exit::WrongFactor,
+            Self::Words(_) | Self::Import(ImportError::WrongPassword) => Exit::WrongFactor,
+            Self::Import(ImportError::Conflicts { .. }) => Exit::Exists,
+            Self::Import(ImportError::Option(_)) => Exit::Usage,
             Self::NoSuchKey { .. } | Self::NoPassword | Self::NoRecoveryCode => Exit::NotFound,
             Self::Prompt(PromptError::Empty | PromptError::TooLong { .. }) => Exit::WrongFactor,
             Self::AuditBroken { .. } => Exit::Damaged,
@@ -271,6 +276,7 @@ impl Failure {
             | Self::Assignment(_)
             | Self::Helper(_)
             | Self::Scan(_)
+            | Self::Import(_)
             | Self::NotAFile { .. }
             | Self::TooMuch { .. }
             | Self::Output(_)
@@ -305,6 +311,12 @@ impl Failure {
     pub(crate) fn is_about_the_name(&self) -> bool {
         use SecretsDenial::{Forbidden, InvalidName, NoSuchSecret};
         matches!(self, Self::Denied(Denial::Secrets(NoSuchSecret(_) | InvalidName(_) | Forbidden)))
+    }
+
+    /// Whether the access rules do not allow it.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        use SecretsDenial::{Forbidden, ForbiddenName};
+        matches!(self, Self::Denied(Denial::Secrets(Forbidden | ForbiddenName(_))))
     }
 
     /// Whether a vault is open that is not as it was left.
@@ -371,6 +383,7 @@ impl Failure {
             Self::Input(error) => error.next(),
             Self::Helper(error) => error.next(),
             Self::Scan(error) => Some(error.next().to_owned()),
+            Self::Import(error) => error.next(),
             Self::Assignment(_) => Some("choose another --format, or leave it out with --only".to_owned()),
             Self::NotAFile { .. } => {
                 Some("name the file itself; without -o the text goes to standard output".to_owned())
@@ -723,6 +736,10 @@ fn what_failed(command: &Command) -> String {
         }
         Command::Helper(_) => "no answer".to_owned(),
         Command::Scan(_) => "not all was looked at".to_owned(),
+        Command::Import(options) => {
+            format!("cannot import {}", shown(&options.source.to_string_lossy()))
+        }
+        Command::Export(_) => "cannot export".to_owned(),
         Command::Ps => "cannot list the programs that run".to_owned(),
         Command::Passwd(_) => "cannot change the password".to_owned(),
         Command::Rekey(_) => "cannot exchange the keys".to_owned(),

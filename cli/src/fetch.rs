@@ -1,7 +1,10 @@
 //! Reads what a request selects and what its variables refer to, for the commands that hand it on themselves.
 
+use std::time::Duration;
+
 use core_types::child::batches;
 use core_types::child::references::{self, Referral, Resolved};
+use core_types::pattern::Pattern;
 use core_types::protocol::launcher::{LauncherDenial, Run};
 use core_types::protocol::secrets::{GetBatch, List, NamedSecret, SecretsDenial, Selection};
 use core_types::{ProfileName, SecretName};
@@ -9,6 +12,11 @@ use core_types::{ProfileName, SecretName};
 use crate::error::{Denial, Failure};
 use crate::fields;
 use crate::session::Session;
+
+/// Names that are read at once where not all can be.
+const PART_NAMES: usize = 500;
+/// Longest time that is waited for tokens at once, in milliseconds.
+pub(crate) const RATE_WAIT_MS_MAX: u64 = 5_000;
 
 /// Reads everything that a request selects: all of it, or nothing.
 ///
@@ -22,6 +30,67 @@ pub(crate) fn selected(session: &mut Session, run: &Run) -> Result<Vec<NamedSecr
         }
     }
     Ok(secrets)
+}
+
+/// Reads everything that a request selects, however much it is: in several parts where one answer cannot hold it, each
+/// as it is at its moment.
+///
+/// # Errors
+/// As [`selected`].
+pub(crate) fn in_parts(session: &mut Session, run: &Run) -> Result<Vec<NamedSecret>, Failure> {
+    match selected(session, run) {
+        Err(failure) if is_too_much(&failure) => {}
+        other => return other,
+    }
+    let mut secrets = Vec::new();
+    for batch in planned(session, run)? {
+        let names = names(session, &batch.profile)?.into_iter();
+        let wanted = |name: &SecretName| match &batch.selection {
+            Selection::All => true,
+            Selection::Only(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
+        };
+        let names: Vec<SecretName> = names.filter(wanted).collect();
+        for part in names.chunks(PART_NAMES) {
+            part_of(session, &batch.profile, part, &mut secrets)?;
+        }
+    }
+    Ok(secrets)
+}
+
+/// Whether a failure says that less would do.
+fn is_too_much(failure: &Failure) -> bool {
+    use SecretsDenial::{BatchOverBurst, BatchTooLarge};
+    matches!(failure, Failure::Denied(Denial::Secrets(BatchTooLarge { .. } | BatchOverBurst { .. })))
+}
+
+/// Reads secrets by their names, in halves where all of them are too much, and when the rate limit lets it.
+fn part_of(
+    session: &mut Session,
+    profile: &ProfileName,
+    names: &[SecretName],
+    secrets: &mut Vec<NamedSecret>,
+) -> Result<(), Failure> {
+    let patterns = names.iter().filter_map(|name| Pattern::parse(name.as_str()).ok()).collect();
+    let batch = GetBatch { profile: profile.clone(), selection: Selection::Only(patterns) };
+    loop {
+        match read(session, &batch) {
+            Ok(mut found) => {
+                secrets.append(&mut found);
+                return Ok(());
+            }
+            Err(Failure::Denied(Denial::Secrets(SecretsDenial::RateLimited { retry_ms })))
+                if retry_ms <= RATE_WAIT_MS_MAX =>
+            {
+                std::thread::sleep(Duration::from_millis(retry_ms));
+            }
+            Err(failure) if is_too_much(&failure) && names.len() > 1 => {
+                let (first, second) = names.split_at(names.len() / 2);
+                part_of(session, profile, first, secrets)?;
+                return part_of(session, profile, second, secrets);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
 }
 
 /// Follows references: each leads to a secret, or none is followed.

@@ -76,6 +76,11 @@ impl Source {
         }
     }
 
+    /// Bytes of it, where it is a file.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.file.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len())
+    }
+
     /// Reads to the end, at most `limit` bytes. The buffer is allocated once, so that growing leaves nothing behind.
     ///
     /// # Errors

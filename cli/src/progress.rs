@@ -3,6 +3,8 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -29,15 +31,21 @@ impl Progress {
         file: &File,
         total: Option<u64>,
     ) -> Option<Self> {
+        let file = file.try_clone().ok()?;
+        Self::show(messages, move || line(what, rustix::fs::tell(&file).unwrap_or(0), total))
+    }
+
+    /// Shows what `line` says again and again.
+    fn show(messages: &Messages, line: impl Fn() -> String + Send + 'static) -> Option<Self> {
         if messages.is_quiet() || !io::stderr().is_terminal() {
             return None;
         }
-        let (file, messages) = (file.try_clone().ok()?, *messages);
+        let messages = *messages;
         let (stop, stopped) = channel();
         let thread = std::thread::spawn(move || {
             let mut shown = 0;
             while stopped.recv_timeout(GLANCE) == Err(RecvTimeoutError::Timeout) {
-                let text = line(what, rustix::fs::tell(&file).unwrap_or(0), total);
+                let text = line();
                 shown = shown.max(text.len());
                 messages.raw(&format!("\r{text}"));
             }
@@ -45,6 +53,33 @@ impl Progress {
         });
         Some(Self { stop: Some(stop), thread: Some(thread) })
     }
+}
+
+/// A bar of how many of so many things are done.
+pub(crate) struct Counter {
+    done: Arc<AtomicUsize>,
+    _bar: Option<Progress>,
+}
+
+impl Counter {
+    /// Shows that none of `total` is done. In a pipe, or when nothing is to be said, it shows nothing.
+    pub(crate) fn show(messages: &Messages, what: &'static str, total: usize) -> Self {
+        let done = Arc::<AtomicUsize>::default();
+        let seen = Arc::clone(&done);
+        let bar = Progress::show(messages, move || counted(what, seen.load(Ordering::Relaxed), total));
+        Self { done, _bar: bar }
+    }
+
+    /// Shows that so many are done.
+    pub(crate) fn set(&self, done: usize) {
+        self.done.store(done, Ordering::Relaxed);
+    }
+}
+
+fn counted(what: &str, done: usize, total: usize) -> String {
+    let width = usize::try_from(WIDTH).unwrap_or(0);
+    let full = done.min(total) * width / total.max(1);
+    format!("{what}  [{:<width$}]  {done} of {total}", "#".repeat(full))
 }
 
 impl Drop for Progress {
@@ -81,6 +116,12 @@ mod tests {
         assert_eq!(line("x", 99, Some(10)), format!("x  [{}]  100 %  0 MiB", "#".repeat(30)));
         assert_eq!(line("x", 3 << 20, None), "x  3 MiB");
         assert_eq!(line("x", u64::MAX, Some(u64::MAX)).len(), line("x", u64::MAX, Some(1)).len());
+    }
+
+    #[test]
+    fn a_counter_counts_to_its_total() {
+        assert_eq!(counted("x", 5, 10), format!("x  [{:<30}]  5 of 10", "#".repeat(15)));
+        assert_eq!(counted("x", 0, 0), format!("x  [{:<30}]  0 of 0", ""));
     }
 
     #[test]

@@ -26,7 +26,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// What a crate must not link by itself: the command line has no vault, no key stretching and no runtime; the bus
 /// and the launcher have no storage; nobody but `core-secrets` opens a database.
 const KEPT_OUT: &[(&str, &[&str])] = &[
-    ("cli", &["rusqlite", "argon2", "tokio", "core-secrets", "core-daemon"]),
+    // It has Argon2 for exports of Bitwarden, whose password no daemon of ours has any business with.
+    ("cli", &["rusqlite", "tokio", "core-secrets", "core-daemon"]),
     ("core-types", &["tokio", "rustix", "libc", "nix", "snow", "blake3", "aes-gcm"]),
     ("core-ipc", &["rusqlite", "argon2"]),
     ("daemon-bus", &["rusqlite", "argon2", "aes-gcm", "snow"]),

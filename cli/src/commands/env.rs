@@ -6,9 +6,10 @@ use core_types::WireSecret;
 use core_types::child::environment::{FIRST_DESCRIPTOR, environment};
 use core_types::child::references;
 use core_types::protocol::launcher::Run;
+use core_types::protocol::secrets::NamedSecret;
 
 use super::selection;
-use crate::args::{EnvFormat, EnvOptions};
+use crate::args::{EnvFormat, EnvOptions, SelectionOptions};
 use crate::assignments;
 use crate::env_file;
 use crate::error::Failure;
@@ -16,23 +17,8 @@ use crate::fetch::{self, denied};
 use crate::session::Session;
 
 pub(super) fn run(session: &mut Session, options: &EnvOptions) -> Result<(), Failure> {
-    let selected = &options.selected;
-    let run = Run {
-        profiles: session.profiles()?,
-        selection: selection(selected),
-        mappings: selected.mappings.clone(),
-        prefix: selected.prefix.clone().unwrap_or_default(),
-        environment: env_file::read_all(&selected.env_files)?,
-        ..Run::default()
-    };
-    let referrals = references::find(&run.environment).map_err(denied)?;
-    let secrets = fetch::selected(session, &run)?;
-    let resolved = fetch::referred(session, referrals)?;
-    // The profile is what the caller of a program is told; a shell would go by it from now on.
-    let run = Run { profiles: Vec::new(), ..run };
-    let environment = environment(&run, &secrets, &resolved, FIRST_DESCRIPTOR..).map_err(denied)?;
-    drop((secrets, resolved));
-    let variables: Vec<(&[u8], &[u8])> = environment.iter().map(split).collect();
+    let variables = variables(session, &options.selected, fetch::selected)?;
+    let variables: Vec<(&[u8], &[u8])> = variables.iter().map(split).collect();
     let format = if session.output.wants_json() { EnvFormat::Json } else { options.format };
     let text = assignments::written(format, &variables)?;
     if std::io::stdout().is_terminal() {
@@ -44,7 +30,30 @@ pub(super) fn run(session: &mut Session, options: &EnvOptions) -> Result<(), Fai
     session.output.prepared(&text)
 }
 
-fn split(pair: &WireSecret) -> (&[u8], &[u8]) {
+/// The variables that `pds run` would set, as `NAME=value`; `read` reads what is selected by its own names.
+pub(super) fn variables(
+    session: &mut Session,
+    selected: &SelectionOptions,
+    read: impl FnOnce(&mut Session, &Run) -> Result<Vec<NamedSecret>, Failure>,
+) -> Result<Vec<WireSecret>, Failure> {
+    let run = Run {
+        profiles: session.profiles()?,
+        selection: selection(selected),
+        mappings: selected.mappings.clone(),
+        prefix: selected.prefix.clone().unwrap_or_default(),
+        environment: env_file::read_all(&selected.env_files)?,
+        ..Run::default()
+    };
+    let referrals = references::find(&run.environment).map_err(denied)?;
+    let secrets = read(session, &run)?;
+    let resolved = fetch::referred(session, referrals)?;
+    // The profile is what the caller of a program is told; a shell would go by it from now on.
+    let run = Run { profiles: Vec::new(), ..run };
+    environment(&run, &secrets, &resolved, FIRST_DESCRIPTOR..).map_err(denied)
+}
+
+/// Name and value of a variable.
+pub(super) fn split(pair: &WireSecret) -> (&[u8], &[u8]) {
     let pair = pair.expose();
     let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
     (&pair[..end], pair.get(end + 1..).unwrap_or_default())

@@ -40,6 +40,7 @@ guides! {
     "pds-audit-log"(5) "the log of what was asked of pds" = "audit-log.md";
     "pds-backup"(5) "a vault as one encrypted file" = "backup-format.md";
     "pds-protocol"(7) "the encrypted bus of pds" = "protocol.md";
+    "pds-import-export"(7) "moving secrets into pds and out of it" = "import-export.md";
     "pds-operations"(7) "backup, rotation and incidents with pds" = "operations.md";
     "pds-threat-model"(7) "what pds promises, and to whom" = "threat-model.md";
 }

@@ -9,10 +9,12 @@ mod doctor;
 mod enroll;
 mod env;
 mod explain;
+mod export;
 mod factor;
 mod get;
 mod grant;
 mod history;
+mod import;
 mod init;
 mod inject;
 mod list;
@@ -105,6 +107,8 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Run(options) => return launch(session, options),
         Command::Helper(helper) => answer::run(session, helper),
         Command::Scan(options) => scan::run(session, options),
+        Command::Import(options) => import::run(session, options),
+        Command::Export(options) => export::run(session, options),
         Command::Ps => ps::run(session),
         Command::Passwd(options) => passwd::run(session, options),
         Command::Rekey(options) => rekey::run(session, options),
