@@ -21,7 +21,7 @@ use core_types::protocol::launcher::{
 use core_types::protocol::profile::{
     AuditHead, AuditPoint, AuditSearch, AuditStatus, AuditSync, AuditTail, AuditVerify, AutoLock, AutoLocks,
     BeginUnlock, ChildExit, ChildRecord, EndUnlock, LastReads, LockCause, Operation, Outcome, ProfileRequest,
-    Record, Requester, SecretOperationAudit,
+    Record, Requester, SecretOperationAudit, SessionWatch, SessionWatchState,
 };
 use core_types::protocol::secrets::{
     AcceptRollback, AddFactor, AgentKey, AuditAnchor, AuditKey, ChangePassword, CheckRecovery, Delete,
@@ -310,6 +310,7 @@ fn rules() -> Vec<String> {
         line("operation.revoke-grant", &Operation::RevokeGrant),
         line("cause.rekey", &LockCause::Rekey),
         line("cause.after", &LockCause::After),
+        line("cause.logout", &LockCause::Logout),
         line("exit.unknown", &ChildExit::Unknown),
     ]
 }
@@ -468,6 +469,8 @@ fn profile_service() -> Vec<String> {
         line("profile.audit-search", &ProfileRequest::from(search)),
         line("profile.auto-locks", &ProfileRequest::from(AutoLocks {})),
         line("reply.auto-lock", &AutoLock { profile: profile(), seconds_left: 300, cause: LockCause::Idle }),
+        line("profile.session-watch", &ProfileRequest::from(SessionWatch {})),
+        line("reply.session-watch", &SessionWatchState::Absent("r".to_owned())),
         line("profile.last-reads", &ProfileRequest::from(LastReads { profile: profile(), after: None })),
     ]
 }

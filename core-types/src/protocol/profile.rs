@@ -117,6 +117,12 @@ pub enum LockCause {
     Idle,
     /// It was unlocked for as long as is configured.
     After,
+    /// The machine was about to go to sleep.
+    Suspend,
+    /// A session of its user was locked.
+    Screen,
+    /// The last session of its user ended.
+    Logout,
 }
 
 /// How a program ended.
@@ -422,6 +428,22 @@ pub struct AutoLock {
     pub cause: LockCause,
 }
 
+/// Asks whether suspend, screen locks and logouts are noticed, for `pds status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionWatch {}
+
+/// Whether logind tells of suspend, screen locks and logouts (org.freedesktop.login1(5)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionWatchState {
+    /// It does, and suspend waits until profiles are locked.
+    Complete,
+    /// It does, but suspend does not wait, for this reason.
+    WithoutDelay(String),
+    /// It does not, for this reason.
+    Absent(String),
+}
+
 /// Why `daemon-profile` said no.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ProfileDenial {
@@ -453,5 +475,6 @@ service! {
         9 AuditSearch -> AuditPage,
         10 LastReads -> LastReadPage,
         11 AutoLocks -> Vec<AutoLock>,
+        54 SessionWatch -> SessionWatchState,
     }
 }
