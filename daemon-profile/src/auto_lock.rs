@@ -1,4 +1,5 @@
-//! Locks profiles whose time is over: nothing of them was used for so long, or they were unlocked for so long.
+//! Locks profiles whose time is over: nothing of them was used for so long, or they were unlocked for so long. And
+//! all of them at once, when something happened that they are to be locked for.
 //!
 //! What is used is learned from the entries of the audit log. They tell of every read and change, so that neither
 //! `pds status` nor a listing nor an attempt that was denied keeps a profile open. Time is boot time: suspend counts.
@@ -13,13 +14,16 @@ use core_types::ProfileName;
 use core_types::config::Config;
 use core_types::lock_times::{LockTime, LockTimes};
 use core_types::protocol::profile::{AutoLock, LockCause, Operation, Outcome, SecretOperationAudit};
-use core_types::protocol::secrets::{LockFor, ProfileChanged};
+use core_types::protocol::secrets::{LockFor, ProfileChanged, ProfileState, Profiles};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// How long a change of the configuration may go unnoticed while a profile is unlocked.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long after a failure it is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// The same, where somebody waits for it.
+const TRY_AGAIN_SOON: Duration = Duration::from_millis(50);
 
 /// The profiles that are unlocked, and when each was unlocked and used, in boot time. Pure.
 #[derive(Debug, Default)]
@@ -176,6 +180,48 @@ impl AutoLocks {
         }
     }
 
+    /// Locks all profiles that the configuration has locked for this cause, and returns when none of them is unlocked any
+    /// more; `false` if that has not come about until then.
+    pub(crate) async fn lock_all(
+        &self,
+        bus: &BusClient,
+        live: &LiveConfig,
+        cause: LockCause,
+        until: Instant,
+    ) -> bool {
+        let locking = async {
+            self.follow(live).await;
+            // Again, until there is nothing: what is being unlocked meanwhile is to be locked as well.
+            while !self.lock_those(bus, cause).await {}
+        };
+        tokio::time::timeout_at(until, locking).await.is_ok()
+    }
+
+    /// Locks what is unlocked; `true` if nothing was that is to be locked.
+    async fn lock_those(&self, bus: &BusClient, cause: LockCause) -> bool {
+        let profiles = match bus.call(&Profiles {}).await {
+            Ok(profiles) => profiles,
+            Err(error) => {
+                tracing::warn!("it is not known which profiles are unlocked: {error}");
+                tokio::time::sleep(TRY_AGAIN_SOON).await;
+                return false;
+            }
+        };
+        let wanted: Vec<ProfileName> = {
+            let config = self.0.config.lock().unwrap_or_else(PoisonError::into_inner);
+            let unlocked =
+                profiles.into_iter().filter(|entry| matches!(entry.state, ProfileState::Unlocked { .. }));
+            unlocked.map(|entry| entry.name).filter(|name| config.lock_times(name).locks_on(cause)).collect()
+        };
+        let none = wanted.is_empty();
+        for profile in wanted {
+            if !self.lock(bus, profile, cause).await {
+                tokio::time::sleep(TRY_AGAIN_SOON).await;
+            }
+        }
+        none
+    }
+
     /// Takes over the configuration, where there is another one that can be used.
     async fn follow(&self, live: &LiveConfig) {
         if let Some(change) = live.changed().await {
@@ -194,7 +240,7 @@ impl AutoLocks {
                 true
             }
             Err(error) => {
-                tracing::error!(%profile, "its time is over, and it could not be locked: {error}");
+                tracing::error!(%profile, ?cause, "it is to be locked, and could not be: {error}");
                 false
             }
         }
@@ -228,7 +274,7 @@ mod tests {
         let time = |number: Option<u64>| {
             Some(number.map_or(LockTime::Never, |number| LockTime::After(seconds(number))))
         };
-        LockTimes { idle: time(idle), after: time(after) }
+        LockTimes { idle: time(idle), after: time(after), ..LockTimes::default() }
     }
 
     fn due(watch: &Watch, times: LockTimes) -> Vec<(u64, String, LockCause)> {

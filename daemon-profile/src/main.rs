@@ -8,6 +8,7 @@ mod generations;
 mod keeper;
 mod kept;
 mod last_reads;
+mod logind;
 mod service;
 mod take_up;
 

@@ -23,6 +23,7 @@ use crate::auto_lock::AutoLocks;
 use crate::generations::Generations;
 use crate::keeper::Keeper;
 use crate::last_reads::LastReads;
+use crate::logind::{Logind, Watching};
 use crate::take_up::take_up;
 
 /// Most incidents that wait to be written; what comes while so many wait is only logged.
@@ -43,6 +44,7 @@ pub(crate) struct ProfileDaemon {
     modes: Mutex<Modes>,
     last_reads: LastReads,
     auto_locks: AutoLocks,
+    sessions: Watching,
     keeper: Option<Keeper>,
 }
 
@@ -80,6 +82,7 @@ impl ProfileDaemon {
             generations,
             last_reads,
             auto_locks,
+            sessions: Watching::new(),
             audit,
             incidents,
             live,
@@ -97,7 +100,10 @@ impl ProfileDaemon {
             .map_err(|error| StartError::Service(format!("there is no timer to lock by: {error}")))?;
         let keeper = Keeper::new(self.audit.clone(), context.bus.clone());
         tokio::spawn(take_up(context.bus.clone(), keeper.clone(), self.auto_locks.clone()));
-        tokio::spawn(self.auto_locks.clone().run(context.bus, LiveConfig::new(&context.paths), timer));
+        let live = || LiveConfig::new(&context.paths);
+        let (locks, standing) = (self.auto_locks.clone(), self.sessions.clone());
+        tokio::spawn(Logind::new(locks.clone(), context.bus.clone(), live(), standing).watch());
+        tokio::spawn(locks.run(context.bus.clone(), live(), timer));
         Ok(Self { keeper: Some(keeper), ..self })
     }
 
@@ -212,6 +218,7 @@ impl Serve for ProfileDaemon {
             }
             ProfileRequest::LastReads(call) => answer(&call, Ok(self.last_reads.page(&call))),
             ProfileRequest::AutoLocks(call) => answer(&call, Ok(self.auto_locks.pending())),
+            ProfileRequest::SessionWatch(call) => answer(&call, Ok(self.sessions.state())),
         }
     }
 
