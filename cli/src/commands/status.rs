@@ -9,7 +9,9 @@ use core_types::config::AuditMode;
 use core_types::name::{BUS, LAUNCHER, PROFILE, SECRETS};
 use core_types::paths::Paths;
 use core_types::protocol::bus::{Peer, Peers};
-use core_types::protocol::profile::{AuditState, AuditStatus, AutoLock, AutoLocks, LockCause};
+use core_types::protocol::profile::{
+    AuditState, AuditStatus, AutoLock, AutoLocks, LockCause, SessionWatch, SessionWatchState,
+};
 use core_types::protocol::secrets::{
     MemoryProtection, Profiles, Protection, ProtectionLevel, Rules, RulesState,
 };
@@ -35,6 +37,7 @@ struct Status {
     audit: Option<Audit>,
     memory: Option<Memory>,
     rules: Option<ShownRules>,
+    session_watch: Option<Watch>,
 }
 
 /// When an unlocked profile locks by itself in `--json`; `cause` is `idle` or `after`.
@@ -61,6 +64,35 @@ impl ShownLock {
         };
         let unless = if self.cause == LockCause::Idle { " unless used" } else { "" };
         format!("; locks in {time}{unless}")
+    }
+}
+
+/// Whether suspend, screen locks and logouts are noticed in `--json`; `state` is `complete`, `without-delay` or
+/// `absent`, and `reason` says why it is not complete.
+#[derive(Serialize)]
+struct Watch {
+    state: &'static str,
+    reason: Option<String>,
+}
+
+impl From<SessionWatchState> for Watch {
+    fn from(state: SessionWatchState) -> Self {
+        match state {
+            SessionWatchState::Complete => Self { state: "complete", reason: None },
+            SessionWatchState::WithoutDelay(reason) => Self { state: "without-delay", reason: Some(reason) },
+            SessionWatchState::Absent(reason) => Self { state: "absent", reason: Some(reason) },
+        }
+    }
+}
+
+impl Watch {
+    fn line(&self) -> String {
+        let reason = self.reason.as_deref().map(shown).unwrap_or_default();
+        match self.state {
+            "complete" => "noticed; suspend waits until profiles are locked".to_owned(),
+            "without-delay" => format!("noticed; suspend does not wait until profiles are locked: {reason}"),
+            _ => format!("not noticed: {reason}"),
+        }
     }
 }
 
@@ -191,22 +223,24 @@ pub(super) fn is_ours(name: &str) -> bool {
 pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
     // A part that is not answered shall leave time for the next.
     let (now, patience) = (Instant::now(), session.usual_deadline());
-    let mut daemons = daemons(session.call_until(&Peers {}, now + patience / 6)?);
+    let mut daemons = daemons(session.call_until(&Peers {}, now + patience / 7)?);
     note_gaps(&mut daemons, &session.paths);
-    let profiles = session.call_until(&Profiles {}, now + patience * 2 / 6);
+    let profiles = session.call_until(&Profiles {}, now + patience * 2 / 7);
     let profiles = profiles.map(|entries| entries.into_iter().map(Shown::from).collect());
-    let audit = session.call_until(&AuditStatus {}, now + patience * 3 / 6).map(Audit::from);
-    let locks = session.call_until(&AutoLocks {}, now + patience * 4 / 6);
+    let audit = session.call_until(&AuditStatus {}, now + patience * 3 / 7).map(Audit::from);
+    let locks = session.call_until(&AutoLocks {}, now + patience * 4 / 7);
     let locks = locks.map(|locks| locks.into_iter().map(ShownLock::from).collect());
-    let memory = session.call_until(&Protection {}, now + patience * 5 / 6).map(Memory::from);
+    let watch = session.call_until(&SessionWatch {}, now + patience * 5 / 7).map(Watch::from);
+    let memory = session.call_until(&Protection {}, now + patience * 6 / 7).map(Memory::from);
     let rules = session.call_until(&Rules {}, now + patience).map(ShownRules::from);
     let (profiles, first) = split(profiles);
     let (audit, second) = split(audit);
     let (memory, third) = split(memory);
     let (rules, fourth) = split(rules);
     let (auto_locks, fifth) = split(locks);
-    write(session, &Status { profiles, auto_locks, daemons, audit, memory, rules })?;
-    first.or(second).or(third).or(fourth).or(fifth).map_or(Ok(()), Err)
+    let (session_watch, sixth) = split(watch);
+    write(session, &Status { profiles, auto_locks, daemons, audit, memory, rules, session_watch })?;
+    first.or(second).or(third).or(fourth).or(fifth).or(sixth).map_or(Ok(()), Err)
 }
 
 fn split<T>(result: Result<T, Failure>) -> (Option<T>, Option<Failure>) {
@@ -293,7 +327,10 @@ fn write(session: &mut Session, status: &Status) -> Result<(), Failure> {
     output.line(format_args!("  {memory}"))?;
     output.line("access rules")?;
     let rules = status.rules.as_ref().map_or_else(|| "unknown".to_owned(), ShownRules::line);
-    output.line(format_args!("  {rules}"))
+    output.line(format_args!("  {rules}"))?;
+    output.line("suspend, screen locks and logouts")?;
+    let watch = status.session_watch.as_ref().map_or_else(|| "unknown".to_owned(), Watch::line);
+    output.line(format_args!("  {watch}"))
 }
 
 #[cfg(test)]
@@ -330,11 +367,12 @@ mod tests {
     #[test]
     fn what_is_unknown_is_null() {
         let daemons = daemons(vec![peer(BUS, None)])[..1].to_vec();
-        let status =
-            Status { profiles: None, auto_locks: None, daemons, audit: None, memory: None, rules: None };
+        let (profiles, auto_locks, audit, memory, rules, session_watch) =
+            (None, None, None, None, None, None);
+        let status = Status { profiles, auto_locks, daemons, audit, memory, rules, session_watch };
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
-            r#"{"profiles":null,"auto_locks":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null,"sandbox_gaps":[]}],"audit":null,"memory":null,"rules":null}"#
+            r#"{"profiles":null,"auto_locks":null,"daemons":[{"name":"daemon-bus","running":true,"version":"1.2.3","pid":null,"sandbox_gaps":[]}],"audit":null,"memory":null,"rules":null,"session_watch":null}"#
         );
         let audit = Audit::from(AuditState {
             next_sequence: 8,
