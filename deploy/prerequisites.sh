@@ -52,6 +52,7 @@ look_for_packages() {
         has dbus-daemon || need "D-Bus, for the same" dbus
         [[ -e /usr/lib/systemd/user/dbus.socket ]] || need "D-Bus of a user's session, for the same" dbus-user-session
         has_pam_systemd || need 'sessions of logind, for the same' libpam-systemd
+        has pkcheck || need 'polkit, which logind asks whether suspend is to wait' polkitd
         has dash || need 'dash, to read what pds env writes' dash
         has fish || need 'fish, for the same' fish
         has direnv || need 'direnv, for the same' direnv

@@ -17,6 +17,7 @@ pub mod fuzz;
 pub mod hostile;
 pub mod invocation;
 pub mod linear;
+pub mod logind;
 pub mod machine;
 pub mod memory;
 pub mod oracle;
