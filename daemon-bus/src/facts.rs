@@ -1,10 +1,10 @@
 //! What the kernel tells about the process at the other end of a socket.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
+use core_daemon::lives;
 use core_types::header::Sender;
 use nix::sys::socket::{getsockopt, sockopt};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::turns::Account;
 
@@ -50,12 +50,6 @@ pub(crate) fn is_process(socket: impl AsFd, pid: u32) -> bool {
     // Without a pidfd from the socket, its number has to do.
     let gone = getsockopt(&socket, sockopt::PeerPidfd).is_ok_and(|pidfd| !lives(&pidfd));
     number.is_ok_and(|number| u32::try_from(number) == Ok(pid)) && !gone
-}
-
-/// Whether the process has not ended.
-pub(crate) fn lives(pidfd: &OwnedFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)), Ok(0))
 }
 
 /// The systemd unit in the text of `/proc/PID/cgroup`: the last part of the path that names one.

@@ -9,6 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use core_daemon::lives;
 use core_types::name::{LAUNCHER, PROFILE, SECRETS};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -104,7 +105,7 @@ impl Vouchers {
         ours.set_nonblocking(true)?;
         self.supervisor = ours;
         self.partial.clear();
-        let living = self.processes.iter().filter(|(_, process)| facts::lives(&process.pidfd));
+        let living = self.processes.iter().filter(|(_, process)| lives(&process.pidfd));
         let all: String = living.map(|(name, process)| line(name, process.pid)).collect();
         self.supervisor.write_all(all.as_bytes())?;
         theirs.flush()?;
@@ -146,7 +147,7 @@ impl Vouchers {
         let _gone = self.listen();
         self.processes
             .get(name)
-            .is_some_and(|process| facts::lives(&process.pidfd) && facts::is_process(socket, process.pid))
+            .is_some_and(|process| lives(&process.pidfd) && facts::is_process(socket, process.pid))
     }
 }
 

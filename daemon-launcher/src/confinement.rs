@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
 use core_crypto::digest;
+use core_daemon::lives;
 use core_ipc::namespaces::{self, NAMESPACES};
 use core_types::header::Sender;
 use core_types::protocol::launcher::{LauncherDenial, Standing};
 use nix::sys::socket::{getsockopt, sockopt};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Refuses a caller that is more confined than `free`, which is this process before it entered its sandbox; `control` is
@@ -64,12 +64,6 @@ fn caller(sender: &Sender, control: impl AsFd) -> Option<(String, OwnedFd)> {
         process => process.ok()?,
     };
     (sender.pid == u32::try_from(number).ok()).then(|| (number.to_string(), process))
-}
-
-/// Whether a process, by its pidfd, has not ended.
-pub(crate) fn lives(process: &OwnedFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&now)), Ok(0))
 }
 
 /// What the kernel shows of a process to everyone (proc(5)).

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use core_daemon::{Context, StartError};
+use core_daemon::{Context, StartError, lives};
 use core_ipc::BusClient;
 use core_types::limits::{CREDENTIAL_BYTES_MAX, CREDENTIALS_AT_ONCE};
 use core_types::protocol::secrets::{GetFor, NamedSecret};
@@ -22,7 +22,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use crate::confinement::lives;
 use crate::fields::opened;
 use crate::service::ask;
 
