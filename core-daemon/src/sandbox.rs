@@ -1,8 +1,8 @@
 //! What a daemon takes away from itself before it serves: files outside of its places, and system calls it has no use
 //! for. Whoever gets it to run something else finds little to do that with.
 //!
-//! The rules are data, one [`Sandbox`] per daemon. Files are Landlock's part (landlock(7)), calls are seccomp's
-//! (seccomp(2), an allow-list; anything else ends the process). What the kernel has not is left out, and told: once in
+//! Files are Landlock's part (landlock(7)), where each daemon has a [`Sandbox`] of its own. Calls are seccomp's (seccomp(2),
+//! an allow-list; anything else ends the process), the same for all: they share the runtime and the C library. What the kernel has not is left out, and told: once in
 //! the log, and by `pds status`.
 
 mod calls;
@@ -15,8 +15,6 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
-
-pub use calls::Calls;
 
 /// The newest Landlock whose every restriction is wanted: that of Linux 6.12.
 const LANDLOCK: ABI = ABI::V6;
@@ -46,8 +44,6 @@ pub struct Sandbox {
     /// Where it reads and where it writes, or `None` for one that may not be in a Landlock domain: from within one, no
     /// process outside of it can be looked into (ptrace(2)), be it only for its executable.
     pub places: Option<Places>,
-    /// System calls that only this daemon makes, beside those of all.
-    pub calls: Calls,
 }
 
 /// Where a daemon may read and write.
@@ -95,7 +91,7 @@ impl Sandbox {
                 Err(error) => gaps.push(format!("files: {error}")),
             }
         }
-        if let Err(reason) = self.calls.keep() {
+        if let Err(reason) = calls::keep() {
             gaps.push(format!("system calls: {reason}"));
         }
         for gap in &gaps {

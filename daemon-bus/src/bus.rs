@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Instant;
 
 use core_crypto::private_fs;
-use core_daemon::sandbox::{Calls, Sandbox};
+use core_daemon::sandbox::Sandbox;
 use core_daemon::{StartError, Watchdog, inherited_listener};
 use core_ipc::enrolled::EnrolledDaemons;
 use core_ipc::socket::ReadBuffer;
@@ -43,7 +43,7 @@ const FRAMES_PER_TURN: usize = 16;
 const DESCRIPTORS: u64 = 4_096;
 
 /// The bus tells which executable a client is, for the audit log; in a Landlock domain it could not see that.
-const SANDBOX: Sandbox = Sandbox { places: None, calls: Calls(&[]) };
+const SANDBOX: Sandbox = Sandbox { places: None };
 
 /// The numbers of what is no connection, in the poll.
 const LISTENER: u64 = 0;

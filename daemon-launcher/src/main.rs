@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use core_daemon::Daemon;
-use core_daemon::sandbox::{Calls, Place, Places, Sandbox};
+use core_daemon::sandbox::{Place, Places, Sandbox};
 use daemon_launcher::service::Launcher;
 use daemon_launcher::spawner::{self, SPAWNER_ARGUMENT};
 
@@ -18,7 +18,6 @@ const SANDBOX: Sandbox = Sandbox {
         reads: &[Place::Configuration, Place::Enrolled, Place::Processes, Place::Devices],
         writes: &[Place::Runtime, Place::State],
     }),
-    calls: Calls(&[]),
 };
 
 fn main() -> ExitCode {

@@ -15,7 +15,7 @@ mod take_up;
 use std::process::ExitCode;
 
 use core_daemon::Daemon;
-use core_daemon::sandbox::{Calls, Place, Places, Sandbox};
+use core_daemon::sandbox::{Place, Places, Sandbox};
 use core_types::name::PROFILE;
 use core_types::protocol::Topic;
 use service::ProfileDaemon;
@@ -26,7 +26,6 @@ const SANDBOX: Sandbox = Sandbox {
         reads: &[Place::Configuration, Place::Enrolled, Place::Processes, Place::Devices],
         writes: &[Place::Runtime, Place::State],
     }),
-    calls: Calls(&[]),
 };
 
 fn main() -> ExitCode {

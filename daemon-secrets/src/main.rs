@@ -34,7 +34,7 @@ use std::alloc::System;
 use std::process::ExitCode;
 
 use core_daemon::Daemon;
-use core_daemon::sandbox::{Calls, Place, Places, Sandbox};
+use core_daemon::sandbox::{Place, Places, Sandbox};
 use core_types::name::SECRETS;
 use service::SecretsDaemon;
 use zeroizing_alloc::ZeroAlloc;
@@ -49,7 +49,6 @@ const SANDBOX: Sandbox = Sandbox {
         reads: &[Place::Configuration, Place::Processes, Place::Devices],
         writes: &[Place::Runtime, Place::State, Place::Data],
     }),
-    calls: Calls(&[]),
 };
 
 fn main() -> ExitCode {

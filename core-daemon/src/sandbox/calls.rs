@@ -8,10 +8,6 @@ use seccompiler::{
     TargetArch, apply_filter,
 };
 
-/// System calls that a daemon may make beside those of all.
-#[derive(Debug, Clone, Copy)]
-pub struct Calls(pub &'static [i64]);
-
 /// Descriptors, and what is read and written over them.
 const DESCRIPTORS: &[i64] = &[
     libc::SYS_close,
@@ -205,32 +201,28 @@ const ARCHITECTURE: TargetArch = TargetArch::x86_64;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: TargetArch = TargetArch::aarch64;
 
-impl Calls {
-    /// Allows these calls and those of all daemons from now on, and no other; or says why that was not possible.
-    pub(super) fn keep(&self) -> Result<(), String> {
-        let programs = self.programs().map_err(|error| error.to_string())?;
-        programs.iter().try_for_each(|program| apply_filter(program)).map_err(|error| error.to_string())
-    }
+/// Allows these calls from now on, and no other; or says why that was not possible.
+pub(super) fn keep() -> Result<(), String> {
+    let programs = programs().map_err(|error| error.to_string())?;
+    programs.iter().try_for_each(|program| apply_filter(program)).map_err(|error| error.to_string())
+}
 
-    fn programs(&self) -> Result<[BpfProgram; 2], seccompiler::BackendError> {
-        let groups =
-            [DESCRIPTORS, FILES, FILES_EARLIER, EVENTS, EVENTS_EARLIER, SOCKETS, MEMORY, PROCESS, self.0];
-        let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-            groups.into_iter().flatten().map(|call| (*call, Vec::new())).collect();
-        rules.insert(libc::SYS_clone3, Vec::new());
-        for Condition { call, argument, is, value } in CONDITIONS {
-            let condition = SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, is.clone(), *value)?;
-            rules.entry(*call).or_default().push(SeccompRule::new(vec![condition])?);
-        }
-        let allowed =
-            SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, ARCHITECTURE)?;
-        // Its arguments lie where no filter sees them. Told that there is none, the C library takes clone(2).
-        let absent = SeccompFilter::new(
-            [(libc::SYS_clone3, Vec::new())].into(),
-            SeccompAction::Allow,
-            SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
-            ARCHITECTURE,
-        )?;
-        Ok([absent.try_into()?, allowed.try_into()?])
+fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+    let groups = [DESCRIPTORS, FILES, FILES_EARLIER, EVENTS, EVENTS_EARLIER, SOCKETS, MEMORY, PROCESS];
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        groups.into_iter().flatten().map(|call| (*call, Vec::new())).collect();
+    rules.insert(libc::SYS_clone3, Vec::new());
+    for Condition { call, argument, is, value } in CONDITIONS {
+        let condition = SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, is.clone(), *value)?;
+        rules.entry(*call).or_default().push(SeccompRule::new(vec![condition])?);
     }
+    let allowed = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, ARCHITECTURE)?;
+    // Its arguments lie where no filter sees them. Told that there is none, the C library takes clone(2).
+    let absent = SeccompFilter::new(
+        [(libc::SYS_clone3, Vec::new())].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
+        ARCHITECTURE,
+    )?;
+    Ok([absent.try_into()?, allowed.try_into()?])
 }
