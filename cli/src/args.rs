@@ -642,6 +642,9 @@ pub(crate) struct RunOptions {
     /// The user and group that the files belong to, as numbers
     #[arg(long, value_name = "UID:GID", value_parser = owner, requires = "files")]
     pub(crate) owner: Option<(u32, u32)>,
+    /// Write [REDACTED] in the place of every value that the command writes, also encoded
+    #[arg(long, conflicts_with = "here")]
+    pub(crate) mask: bool,
     /// Become the command instead of having the launcher start it: in containers and sandboxes
     #[arg(long)]
     pub(crate) here: bool,

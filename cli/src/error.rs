@@ -678,6 +678,7 @@ fn launcher_next(denial: &LauncherDenial) -> Option<String> {
         LauncherDenial::Secrets(denial) => return secrets_next(denial, None),
         LauncherDenial::SecretsUnreachable(_) => "see `pds status` and `pds daemon logs`".to_owned(),
         LauncherDenial::FileAndFolder { .. } => "leave one of them out with --only".to_owned(),
+        LauncherDenial::TooMuchToMask { .. } => "select fewer with --only, or leave --mask out".to_owned(),
         LauncherDenial::Collision { .. } => "leave it out with --only".to_owned(),
         LauncherDenial::NulByte(name) | LauncherDenial::ValueTooLong { name, .. } => {
             format!("hand it on with `--fd {name}` or as a file with --files, or leave it out with --only")
@@ -937,6 +938,7 @@ mod tests {
             (D::FileAndFolder { file: text(), within: text() }, Exit::NotStarted),
             (D::NulByte(text()), Exit::NotStarted),
             (D::ValueTooLong { name: text(), bytes: 2, limit: 1 }, Exit::NotStarted),
+            (D::TooMuchToMask { bytes: 2, limit: 1 }, Exit::NotStarted),
             (D::NotFound, Exit::CommandNotFound),
             (D::NotExecutable(text()), Exit::NotExecutable),
             (D::Invalid(text()), Exit::NotStarted),

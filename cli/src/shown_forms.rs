@@ -113,6 +113,18 @@ impl Form {
     }
 }
 
+/// All different forms of a value.
+pub(crate) fn shown_forms(value: &[u8]) -> Vec<(Encoding, Zeroizing<Vec<u8>>)> {
+    let mut forms: Vec<(Encoding, Zeroizing<Vec<u8>>)> = Vec::with_capacity(FORMS_ALL.len());
+    for form in FORMS_ALL {
+        let text = form.of(value);
+        if !forms.iter().any(|(_, other)| *other == text) {
+            forms.push((form.encoding(), text));
+        }
+    }
+    forms
+}
+
 /// The characters that follow from the value alone when `behind` other bytes stand before it in its first group.
 fn base64(value: &[u8], behind: usize, for_urls: bool) -> Zeroizing<Vec<u8>> {
     let mut padded = Zeroizing::new(Vec::with_capacity(behind + value.len()));
@@ -199,18 +211,6 @@ mod tests {
         "pässwörd €uro 😀".as_bytes(),
         b"????>>>>~~~~",
     ];
-
-    /// All different forms of a value.
-    fn shown_forms(value: &[u8]) -> Vec<(Encoding, Zeroizing<Vec<u8>>)> {
-        let mut forms: Vec<(Encoding, Zeroizing<Vec<u8>>)> = Vec::with_capacity(FORMS_ALL.len());
-        for form in FORMS_ALL {
-            let text = form.of(value);
-            if !forms.iter().any(|(_, other)| *other == text) {
-                forms.push((form.encoding(), text));
-            }
-        }
-        forms
-    }
 
     fn contains(text: &[u8], part: &[u8]) -> bool {
         text.windows(part.len()).any(|window| window == part)

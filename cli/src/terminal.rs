@@ -3,20 +3,22 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::process::{getpgrp, getsid};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{
     OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetsid, tcgetwinsize, tcsetattr,
     tcsetwinsize,
 };
-use zeroize::Zeroizing;
 
-/// Bytes carried at once in one direction.
-const FLOW_BYTES: usize = 16 << 10;
+use crate::flow::Flow;
+use crate::mask::{Forms, Mask};
+
 /// Most that a pseudo-terminal can still hold of what an ended child wrote (the buffers of tty_buffer.c and n_tty.c);
 /// what comes beyond it is from others who go on writing.
 const LEFT_BEHIND_BYTES_MAX: usize = 128 << 10;
@@ -134,6 +136,16 @@ impl Screen {
         !self.terminal.shared && self.in_foreground()
     }
 
+    /// Has values hidden in what is shown from now on.
+    pub(crate) fn hide(&mut self, forms: &Rc<Forms>) {
+        self.shown.hide(Mask::new(forms));
+    }
+
+    /// Until when to wait at most.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.shown.due()
+    }
+
     /// Whether this process may read and change the user's terminal.
     pub(crate) fn in_foreground(&self) -> bool {
         self.terminal.in_foreground()
@@ -218,6 +230,7 @@ impl Screen {
         if ready.master.intersects(PollFlags::IN | gone) {
             self.shown.fill(master);
         }
+        self.shown.let_go();
         if ready.master.intersects(PollFlags::OUT | gone) {
             self.typed.drain(master);
         }
@@ -236,9 +249,9 @@ impl Screen {
                     count => most = most.saturating_sub(count),
                 }
             }
-            let before = self.shown.start;
+            let before = self.shown.position();
             self.shown.drain(&self.terminal.device);
-            if self.shown.start == before {
+            if self.shown.position() == before {
                 return;
             }
         }
@@ -248,7 +261,11 @@ impl Screen {
     pub(crate) fn has_shown_the_rest(&mut self) -> bool {
         if self.shown.is_empty() && self.left_behind < LEFT_BEHIND_BYTES_MAX {
             // A read looks into the kernel's queue of pending output first, which poll does not promise to do.
-            self.left_behind += self.shown.fill(&self.master);
+            let came = self.shown.fill(&self.master);
+            self.left_behind += came;
+            if came == 0 && self.shown.is_empty() {
+                self.shown.let_all_go();
+            }
         }
         self.shown.is_empty()
     }
@@ -259,60 +276,6 @@ impl Screen {
 pub(crate) struct Ready {
     terminal: PollFlags,
     master: PollFlags,
-}
-
-/// One direction: what was read and is not written yet. It is filled when it is empty.
-struct Flow {
-    /// What is typed may be a password.
-    bytes: Zeroizing<Vec<u8>>,
-    start: usize,
-    end: usize,
-    source_ended: bool,
-}
-
-impl Flow {
-    fn new() -> Self {
-        Self { bytes: Zeroizing::new(vec![0; FLOW_BYTES]), start: 0, end: 0, source_ended: false }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    fn takes_more(&self) -> bool {
-        self.is_empty() && !self.source_ended
-    }
-
-    /// Reads once, if nothing waits to be written; answers how many bytes came.
-    fn fill(&mut self, source: &OwnedFd) -> usize {
-        if !self.takes_more() {
-            return 0;
-        }
-        match retry_on_intr(|| rustix::io::read(source, &mut self.bytes[..])) {
-            Err(Errno::AGAIN) => 0,
-            // A pseudo-terminal whose other end is closed answers EIO.
-            Ok(0) | Err(_) => {
-                self.source_ended = true;
-                0
-            }
-            Ok(count) => {
-                (self.start, self.end) = (0, count);
-                count
-            }
-        }
-    }
-
-    /// Writes once; what nobody can take any more is dropped, so that the writer does not wait for it.
-    fn drain(&mut self, sink: &OwnedFd) {
-        if self.is_empty() {
-            return;
-        }
-        match retry_on_intr(|| rustix::io::write(sink, &self.bytes[self.start..self.end])) {
-            Err(Errno::AGAIN) => {}
-            Ok(0) | Err(_) => self.start = self.end,
-            Ok(count) => self.start += count,
-        }
-    }
 }
 
 /// Whether a stream leads to another program, which may use the terminal too.
@@ -501,7 +464,7 @@ mod tests {
         screen.take().unwrap();
         write_all(&streams[1], b"nobody reads this\n");
         drop(user);
-        carry_until(&mut screen, |screen| screen.typed.source_ended && screen.has_shown_the_rest());
+        carry_until(&mut screen, |screen| screen.typed.has_ended() && screen.has_shown_the_rest());
         let none_left: Vec<PollFlags> = screen.waits_for().iter().map(PollFd::revents).collect();
         assert_eq!(none_left.len(), 1, "only the child's terminal is still waited for");
     }

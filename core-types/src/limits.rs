@@ -10,6 +10,8 @@ pub const DAEMON_NAME_BYTES_MAX: usize = 64;
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Longest note on a secret, in bytes.
 pub const NOTE_BYTES_MAX: usize = 1 << 10;
+/// Most bytes of the values that are looked for in what a program writes, together.
+pub const MASKED_BYTES_MAX: usize = 64 << 10;
 /// Old versions of a secret that are kept, if nothing else is configured.
 pub const OLD_VERSIONS_DEFAULT: u64 = 10;
 /// Most old versions that can be configured: the history of a secret, with the longest notes, fits into one answer.

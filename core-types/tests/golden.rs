@@ -16,7 +16,7 @@ use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, Revoke
 use core_types::protocol::import::{Compare, Comparison, Import, ImportedSecret, Supposed};
 use core_types::protocol::launcher::{
     ChildCommand, ChildEvent, Children, Files, Handed, LauncherDenial, LauncherRequest, Mapping,
-    ResourceLimit, Run, Standing,
+    ResourceLimit, Run, Standing, Started,
 };
 use core_types::protocol::profile::{
     AuditHead, AuditPoint, AuditSearch, AuditStatus, AuditSync, AuditTail, AuditVerify, AutoLock, AutoLocks,
@@ -492,6 +492,7 @@ fn launcher() -> Vec<String> {
         limits: vec![ResourceLimit { resource: 7, soft: Some(1024), hard: None }],
         terminal: false,
         standing: Box::new(Standing { witness: secret(), namespaces: vec![1, 300] }),
+        mask: true,
     };
     let malformed = LauncherDenial::MalformedReference {
         variable: "V".to_owned(),
@@ -515,6 +516,8 @@ fn launcher() -> Vec<String> {
         line("child.executed", &ChildEvent::Executed),
         line("denial.malformed-reference", &malformed),
         line("denial.unresolved-reference", &unresolved),
+        line("denial.too-much-to-mask", &LauncherDenial::TooMuchToMask { bytes: 300, limit: 65_536 }),
+        line("reply.started", &Started { pid: 300, masked: vec![secret()] }),
     ]
 }
 

@@ -11,7 +11,7 @@ use core_ipc::{BusClient, CallError, CallOptions};
 use core_types::child::batches;
 use core_types::child::environment::{FIRST_DESCRIPTOR, environment, find, given, with_variable};
 use core_types::child::files::{FOLDER_VARIABLE, files};
-use core_types::limits::{ARGUMENTS_MAX, SECRET_DESCRIPTORS_MAX, SELECTION_MAX};
+use core_types::limits::{ARGUMENTS_MAX, MASKED_BYTES_MAX, SECRET_DESCRIPTORS_MAX, SELECTION_MAX};
 use core_types::paths::Paths;
 use core_types::protocol::launcher::{
     LauncherDenial, LauncherRequest, LauncherService, OsBytes, RUN_DESCRIPTORS, Run, Started,
@@ -19,7 +19,7 @@ use core_types::protocol::launcher::{
 use core_types::protocol::profile::{ChildRecord, Requester, SecretOperationAudit};
 use core_types::protocol::secrets::{GetBatch, List, NamedSecret, SecretsDenial, Selection};
 use core_types::protocol::{Call, DenialOf};
-use core_types::{ProfileName, SecretName};
+use core_types::{ProfileName, SecretName, WireSecret};
 
 use crate::children::{Children, Note, Noted};
 use crate::confinement::{Facts, refuse_confined};
@@ -60,6 +60,8 @@ struct Running {
     noted: Noted,
     note: Note,
     monitor: UnixStream,
+    /// What the caller hides.
+    masked: Vec<WireSecret>,
 }
 
 impl Launcher {
@@ -117,7 +119,7 @@ impl Serve for Launcher {
         match request {
             LauncherRequest::Run(run) => {
                 let started = self.run(&run, caller).await;
-                answer(&run, started.map(|pid| Started { pid }))
+                answer(&run, started)
             }
             LauncherRequest::Children(list) => {
                 let listed = only_the_command_line(&caller).map(|()| self.children.page(list.after));
@@ -133,7 +135,7 @@ impl Serve for Launcher {
 
 impl Launcher {
     /// Starts the program of a request and gives its number, or says why it was not started; either is recorded.
-    async fn run(&self, run: &Run, caller: Caller) -> Result<u32, LauncherDenial> {
+    async fn run(&self, run: &Run, caller: Caller) -> Result<Started, LauncherDenial> {
         let requester = Requester::from(&caller.sender);
         let room = match self.recorder.room(run).await {
             Ok(room) => room,
@@ -145,11 +147,11 @@ impl Launcher {
             }
         };
         match self.start(run, requester.clone(), caller).await {
-            Ok(Running { pid, noted, note, monitor }) => {
+            Ok(Running { pid, noted, note, monitor, masked }) => {
                 self.recorder.attempt(noted.start.clone(), room).await;
                 // Only now, so that its end stands after its start.
                 self.children.watch(note, noted, monitor);
-                Ok(pid)
+                Ok(Started { pid, masked })
             }
             Err(denial) => {
                 let entry = record::attempt(run, requester, &Err(denial.clone()));
@@ -191,6 +193,7 @@ impl Launcher {
         let in_files = secret_files.iter().flat_map(|files: &SecretFiles| &files.files);
         names.extend(in_files.filter_map(|(name, _)| SecretName::parse(name.as_str()).ok()));
         let profiles = record::profiles(run, &resolved);
+        let masked = masked(run, &secrets, &resolved)?;
         drop((secrets, resolved));
         names.extend(run.handed.stdin.clone());
         names.sort();
@@ -219,7 +222,7 @@ impl Launcher {
         };
         let ((pid, note, noted), monitor) =
             spawn::start(&self.spawner, child, caller.deadline, announce).await?;
-        Ok(Running { pid, noted, note, monitor })
+        Ok(Running { pid, noted, note, monitor, masked })
     }
 
     /// The files that the program alone sees, and their folder.
@@ -323,6 +326,24 @@ impl Launcher {
     }
 }
 
+/// The values that the caller hides: all that the program is given, however it gets them.
+fn masked(
+    run: &Run,
+    secrets: &[NamedSecret],
+    resolved: &[Resolved],
+) -> Result<Vec<WireSecret>, LauncherDenial> {
+    if !run.mask {
+        return Ok(Vec::new());
+    }
+    let values = secrets.iter().map(|secret| &secret.value).chain(resolved.iter().map(|one| &one.value));
+    let bytes: usize = values.clone().map(|value| value.expose().len()).sum();
+    if bytes > MASKED_BYTES_MAX {
+        let count = |bytes| u64::try_from(bytes).unwrap_or(u64::MAX);
+        return Err(LauncherDenial::TooMuchToMask { bytes: count(bytes), limit: count(MASKED_BYTES_MAX) });
+    }
+    Ok(values.cloned().collect())
+}
+
 /// Asks `daemon-secrets` within what is left of the asker's time.
 pub(crate) async fn ask<C>(bus: &BusClient, call: &C, deadline: Instant) -> Result<C::Reply, LauncherDenial>
 where
@@ -385,8 +406,8 @@ fn descriptors(descriptors: Vec<OwnedFd>) -> Result<[OwnedFd; RUN_DESCRIPTORS], 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core_types::DaemonName;
     use core_types::header::Sender;
-    use core_types::{DaemonName, WireSecret};
 
     fn run(arguments: &[&[u8]]) -> Run {
         Run {

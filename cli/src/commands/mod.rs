@@ -161,6 +161,7 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
         },
         command: options.command.clone(),
         witness: witness.clone(),
+        mask: options.mask,
     };
     if options.here {
         return run::run_here(session, plan());

@@ -9,23 +9,26 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use core_ipc::blocking::Client;
 use core_ipc::{CallError, CallOptions};
-use core_types::ProfileName;
 use core_types::header::Refusal;
 use core_types::protocol::launcher::{
     ChildCommand, ChildEvent, Handed, LauncherDenial, Mapping, OsBytes, Run,
 };
 use core_types::protocol::secrets::Selection;
 use core_types::protocol::{decode, encode};
+use core_types::{ProfileName, WireSecret};
 use nix::sys::signal::Signal;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::retry_on_intr;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
 pub(crate) use self::here::run_here;
 use self::signals::Signals;
+use crate::mask::Forms;
+use crate::redirect::Redirect;
 use crate::terminal::{Ready, Screen};
 
 /// Longest [`ChildEvent`] as bytes, and more.
@@ -50,6 +53,8 @@ pub(crate) struct RunPlan {
     pub(crate) command: Vec<OsString>,
     /// What leads to the launcher's witness.
     pub(crate) witness: PathBuf,
+    /// Whether the values are hidden in what the command writes.
+    pub(crate) mask: bool,
 }
 
 /// Why there is no exit code of the command.
@@ -75,15 +80,14 @@ impl RunError {
 /// The command was not started, or its end was not reported.
 pub(crate) fn run(client: &mut Client, request: RunPlan) -> Result<ExitCode, RunError> {
     run_with(request, |call, descriptors| {
-        client.call(call, CallOptions { descriptors, ..CallOptions::default() })?;
-        Ok(())
+        Ok(client.call(call, CallOptions { descriptors, ..CallOptions::default() })?.masked)
     })
 }
 
 /// As [`run`], with `start` in the place of the launcher.
 fn run_with(
     request: RunPlan,
-    start: impl FnOnce(&Run, Vec<OwnedFd>) -> Result<(), RunError>,
+    start: impl FnOnce(&Run, Vec<OwnedFd>) -> Result<Vec<WireSecret>, RunError>,
 ) -> Result<ExitCode, RunError> {
     let (control, monitors_end) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -92,10 +96,15 @@ fn run_with(
         .map_err(RunError::at("the standard streams cannot be handed on"))?;
     let screen = Screen::replace(&mut streams)
         .map_err(RunError::at("no pseudo-terminal can be had for the command"))?;
+    let mut redirects = Vec::new();
+    if request.mask {
+        redirects =
+            Redirect::replace(&mut streams).map_err(RunError::at("no pipe can be had for the command"))?;
+    }
     let directory = caller::directory().map_err(RunError::at("the working directory cannot be opened"))?;
     let call = describe(request, screen.is_some());
 
-    let mut job = Job { control, screen, wants_terminal: false, end: None, given_up: false };
+    let mut job = Job { control, screen, redirects, wants_terminal: false, end: None, given_up: false };
     if job.screen.as_ref().is_some_and(Screen::is_the_childs_from_the_start) {
         job.wants_terminal = true;
         // It waits in the socket, and is the first that the monitor does.
@@ -106,11 +115,12 @@ fn run_with(
     match start(&call, vec![input, output, error, directory, monitors_end]) {
         // The launcher died over it; the monitor, if there is one, knows whether the command is executed.
         Err(RunError::Call(error @ (CallError::Lost | CallError::Refused(Refusal::ServiceGone)))) => {
-            if !job.is_executed() {
+            // Nobody knows then what would have to be hidden.
+            if call.mask || !job.is_executed() {
                 return Err(RunError::Call(error));
             }
         }
-        outcome => outcome?,
+        outcome => job.hide(&outcome?),
     }
     drop(call);
     let signals = Signals::hold().map_err(RunError::at("signals cannot be held"))?;
@@ -130,6 +140,7 @@ fn describe(request: RunPlan, terminal: bool) -> Run {
         limits: caller::limits(),
         terminal,
         standing: Box::new(caller::standing(&request.witness)),
+        mask: request.mask,
     }
 }
 
@@ -137,6 +148,8 @@ fn describe(request: RunPlan, terminal: bool) -> Run {
 struct Job {
     control: OwnedFd,
     screen: Option<Screen>,
+    /// Streams that are no terminal, where values are hidden in them.
+    redirects: Vec<Redirect>,
     /// Whether the child reads or changes the terminal, as far as is known.
     wants_terminal: bool,
     /// The child's end, once reported; what it wrote may still have to be shown.
@@ -154,7 +167,7 @@ impl Job {
                 self.on_signal(signal);
             }
             if let Some(code) = self.end
-                && (self.given_up || self.screen.as_mut().is_none_or(Screen::has_shown_the_rest))
+                && (self.given_up || self.has_shown_the_rest())
             {
                 return Ok(code);
             }
@@ -166,7 +179,23 @@ impl Job {
             if let (Some(screen), Some(ready)) = (&mut self.screen, ready) {
                 screen.carry(ready);
             }
+            self.redirects.iter_mut().for_each(Redirect::carry);
         }
+    }
+
+    /// Has these values hidden in what the child writes; before anything of it is carried.
+    fn hide(&mut self, values: &[WireSecret]) {
+        if let Some(forms) = Forms::of(values) {
+            self.screen.iter_mut().for_each(|screen| screen.hide(&forms));
+            self.redirects.iter_mut().for_each(|redirect| redirect.hide(&forms));
+        }
+    }
+
+    fn has_shown_the_rest(&mut self) -> bool {
+        let screen = self.screen.as_mut().is_none_or(Screen::has_shown_the_rest);
+        // All of them get on with it, also while one waits.
+        let shown = self.redirects.iter_mut().map(Redirect::has_shown_the_rest);
+        shown.fold(screen, |all, shown| all && shown)
     }
 
     /// Waits for the monitor's first word; false if it is another one, or there is none because there is no monitor.
@@ -196,7 +225,15 @@ impl Job {
         }
         let before_screen = waiting.len();
         waiting.extend(self.screen.iter().flat_map(Screen::waits_for));
-        retry_on_intr(|| poll(&mut waiting, None))?;
+        waiting.extend(self.redirects.iter().filter_map(Redirect::waits_for));
+        let due =
+            self.screen.iter().filter_map(Screen::due).chain(self.redirects.iter().filter_map(Redirect::due));
+        let patience = due.min().map(|due| due.saturating_duration_since(Instant::now()));
+        let patience = patience.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut waiting, patience.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
         let reported = before_screen > 1 && !waiting[1].revents().is_empty();
         Ok((reported, self.screen.as_ref().map(|screen| screen.ready(&waiting[before_screen..]))))
     }
@@ -293,7 +330,6 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core_types::WireSecret;
     use core_types::protocol::launcher::RUN_DESCRIPTORS;
 
     fn plan() -> RunPlan {
@@ -306,6 +342,7 @@ mod tests {
             variables: vec![WireSecret::new(b"PWD=from a file".to_vec())],
             command: vec!["cmd".into(), "an argument".into()],
             witness: "/dev/null".into(),
+            mask: false,
         }
     }
 
@@ -316,7 +353,7 @@ mod tests {
                 send(&descriptors[RUN_DESCRIPTORS - 1], &encode(report).unwrap(), SendFlags::NOSIGNAL)
                     .unwrap();
             }
-            Ok(())
+            Ok(Vec::new())
         })?;
         Ok(format!("{code:?}"))
     }
@@ -376,7 +413,14 @@ mod tests {
     fn signals_go_to_the_group_where_a_terminal_would_send_them_and_else_to_the_command() {
         let (control, monitor) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        let mut job = Job { control, screen: None, wants_terminal: false, end: None, given_up: false };
+        let mut job = Job {
+            control,
+            screen: None,
+            redirects: Vec::new(),
+            wants_terminal: false,
+            end: None,
+            given_up: false,
+        };
         let mut told = |signal| {
             job.on_signal(signal);
             let mut message = [0; EVENT_BYTES_MAX];

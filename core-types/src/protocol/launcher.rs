@@ -93,6 +93,8 @@ pub struct Run {
     pub terminal: bool,
     /// Where the caller stands.
     pub standing: Box<Standing>,
+    /// Whether the caller hides the values in what the program writes, and so has to know them.
+    pub mask: bool,
 }
 
 impl Run {
@@ -113,10 +115,12 @@ impl Handed {
 pub const RUN_DESCRIPTORS: usize = 5;
 
 /// The program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Started {
     /// Process of the program, as the launcher sees it.
     pub pid: u32,
+    /// All values that it was given, where [`Run::mask`] asks for them.
+    pub masked: Vec<WireSecret>,
 }
 
 /// Lists the programs that run, in the order of their numbers, in pages.
@@ -237,6 +241,16 @@ pub enum LauncherDenial {
         reference: SecretReference,
         /// Why the secret cannot be read.
         denial: Box<SecretsDenial>,
+    },
+    /// More than can be looked for in what the program writes.
+    #[error(
+        "the values have {bytes} bytes together, and at most {limit} can be hidden from what the command writes"
+    )]
+    TooMuchToMask {
+        /// Bytes of all values.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u64,
     },
 }
 
