@@ -197,7 +197,7 @@ mod tests {
         let mut changed = sample.as_bytes().to_vec();
         changed[data] = if changed[data] == b'A' { b'B' } else { b'A' };
         let changed = read(ImportFormat::Bitwarden, &changed, Some("export password \u{e4}"));
-        assert!(matches!(changed, Err(ImportError::At { .. })));
+        assert!(matches!(changed, Err(ImportError::At { place, .. }) if place == "its encrypted part"));
     }
 
     #[test]
