@@ -1,6 +1,7 @@
 //! What may stand on the command line, and nothing of what it does.
 
 mod answer;
+mod generate;
 mod scan;
 mod transfer;
 
@@ -112,6 +113,8 @@ commands! {
     "set" => Set { options SetOptions },
     /// Write the value of a secret to standard output
     "get" => Get { options GetOptions },
+    /// Write the one-time code of now, of a secret that makes such codes
+    "totp" => Totp { options TotpOptions },
     /// List names of secrets, never values
     "list" => List { options ListOptions },
     /// Remove secrets; they can be restored until they are purged
@@ -208,6 +211,15 @@ pub(crate) struct GetOptions {
     /// An older version, by its number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) version: Option<u64>,
+}
+
+/// Write the one-time code of now (RFC 6238), of a secret that makes such codes.
+///
+/// The secret is base32 as a service shows it, or the address `otpauth://totp/...` of its QR code.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TotpOptions {
+    /// Name of the secret
+    pub(crate) name: String,
 }
 
 /// Options of `pds list`.
@@ -544,6 +556,8 @@ pub(crate) struct SetOptions {
     /// Remove one line feed from the end of the value
     #[arg(long)]
     pub(crate) trim: bool,
+    #[command(flatten)]
+    pub(crate) generated: generate::GenerateOptions,
     /// Give the value no more after this time: `30d`, `12h`, or a date or time such as `2030-12-31` (in UTC)
     #[arg(long, value_name = "WHEN", value_parser = expiry::parse)]
     pub(crate) expires: Option<Timestamp>,

@@ -32,6 +32,7 @@ use crate::output::{Messages, shown, time};
 use crate::prompt::PromptError;
 use crate::start::StartError;
 use crate::stop::StopError;
+use crate::totp::TotpError;
 use crate::units::UnitsError;
 use crate::words::WordsError;
 
@@ -146,6 +147,8 @@ pub(crate) enum Failure {
     Scan(#[from] ScanError),
     #[error("{0}")]
     Import(#[from] ImportError),
+    #[error("{0}")]
+    Totp(#[from] TotpError),
     #[error("{} is a folder, a link or a device", path.display())]
     NotAFile { path: PathBuf },
     #[error("it would become {bytes} bytes long, and at most {limit} are allowed")]
@@ -277,6 +280,7 @@ impl Failure {
             | Self::Helper(_)
             | Self::Scan(_)
             | Self::Import(_)
+            | Self::Totp(_)
             | Self::NotAFile { .. }
             | Self::TooMuch { .. }
             | Self::Output(_)
@@ -382,6 +386,9 @@ impl Failure {
             Self::Prompt(error) => error.next(),
             Self::Input(error) => error.next(),
             Self::Helper(error) => error.next(),
+            Self::Totp(_) => {
+                Some("store what the service shows: its base32, or the address in its QR code".to_owned())
+            }
             Self::Scan(error) => Some(error.next().to_owned()),
             Self::Import(error) => error.next(),
             Self::Assignment(_) => Some("choose another --format, or leave it out with --only".to_owned()),
@@ -725,6 +732,7 @@ fn what_failed(command: &Command) -> String {
         Command::Read(options) => format!("cannot read {}", options.reference),
         Command::Inject(_) => "cannot fill the template".to_owned(),
         Command::Env(_) => "cannot print the variables".to_owned(),
+        Command::Totp(options) => format!("cannot make a code of '{}'", shown(&options.name)),
         Command::List(_) => "cannot list the secrets".to_owned(),
         Command::Rm(_) => "cannot remove".to_owned(),
         Command::Mv(options) => format!("cannot move '{}'", shown(&options.from)),

@@ -10,6 +10,7 @@ mod expiry;
 mod fetch;
 mod fields;
 mod flow;
+mod generate;
 mod import;
 mod input;
 mod kubernetes;
@@ -27,6 +28,7 @@ mod shown_forms;
 mod start;
 mod stop;
 mod terminal;
+mod totp;
 mod units;
 mod words;
 

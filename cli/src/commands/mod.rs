@@ -35,6 +35,7 @@ mod scan;
 mod set;
 mod show;
 mod status;
+mod totp;
 mod unlock;
 mod wait;
 
@@ -95,6 +96,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::RestoreBackup(options) => restore_backup::run(session, options),
         Command::Set(options) => set::run(session, options),
         Command::Get(options) => get::run(session, &options.name, options.version),
+        Command::Totp(options) => totp::run(session, &options.name),
         Command::List(options) => list::run(session, options.pattern.as_ref(), options.long),
         Command::Rm(options) => rm::run(session, &options.names, options.yes),
         Command::Mv(options) => mv::run(session, &options.from, &options.to, options.yes),

@@ -10,8 +10,9 @@ use serde::Serialize;
 use crate::args::SetOptions;
 use crate::error::Failure;
 use crate::fields;
+use crate::generate::Recipe;
 use crate::input::{InputError, Source, remove_line_feed};
-use crate::output::time;
+use crate::output::{shown, time};
 use crate::prompt::{PromptError, Terminal, Typed};
 use crate::session::Session;
 
@@ -22,11 +23,18 @@ struct Stored<'a> {
     name: &'a str,
     bytes: usize,
     expires_at: Option<String>,
+    /// Of a value that was made by chance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entropy_bits: Option<f64>,
 }
 
 pub(super) fn run(session: &mut Session, options: &SetOptions) -> Result<(), Failure> {
     let profile = session.profile()?;
-    let mut value = read_value(options)?;
+    let recipe = options.generated.recipe();
+    let mut value = match &recipe {
+        Some(recipe) => recipe.make().map_err(Failure::Entropy)?,
+        None => read_value(options)?,
+    };
     if options.trim {
         remove_line_feed(&mut value);
     } else if value.last() == Some(&b'\n') {
@@ -49,12 +57,20 @@ pub(super) fn run(session: &mut Session, options: &SetOptions) -> Result<(), Fai
         expires_unix_ms,
         note: options.note.clone(),
     })?;
+    let entropy_bits = recipe.as_ref().map(Recipe::bits);
+    if let Some(bits) = entropy_bits {
+        session.messages.note(format!(
+            "made '{}' of {bytes} bytes, with {bits:.1} bits of entropy",
+            shown(&options.name)
+        ));
+    }
     session.messages.detail(format!("stored '{}' in profile '{profile}'", options.name));
     session.output.object_if_wanted(&Stored {
         profile: profile.as_str(),
         name: &options.name,
         bytes,
         expires_at: expires_unix_ms.map(time),
+        entropy_bits,
     })
 }
 
