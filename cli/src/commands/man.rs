@@ -135,7 +135,8 @@ mod tests {
             let page =
                 pages.iter().find(|page| page.path == path(name, 1)).unwrap_or_else(|| panic!("{name}"));
             let text = String::from_utf8_lossy(&page.text).replace('\\', "");
-            for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let shown = command.get_arguments().filter(|option| !option.is_hide_set());
+            for option in shown.filter_map(clap::Arg::get_long) {
                 assert!(text.contains(&format!("--{option}")), "{name}: --{option}");
             }
             command.get_subcommands().for_each(|below| check(below, pages));
