@@ -14,7 +14,7 @@ use core_crypto::SecureBytes;
 use core_crypto::memory::Protection as Level;
 use core_types::paths::Paths;
 use core_types::protocol::bus::{Peer, Peers};
-use core_types::protocol::profile::{AuditState, AuditStatus};
+use core_types::protocol::profile::{AuditState, AuditStatus, SessionWatch, SessionWatchState};
 use core_types::protocol::secrets::{MemoryProtection, ProfileEntry, Profiles, Protection};
 use serde::Serialize;
 
@@ -35,6 +35,8 @@ struct Facts {
     profiles: Result<Vec<ProfileEntry>, String>,
     /// How the audit log is, or why that is unknown.
     audit: Result<AuditState, String>,
+    /// Whether suspend, the screen and logouts are noticed, or why that is unknown.
+    sessions: Result<SessionWatchState, String>,
     /// The daemons as units of systemd.
     units: Installation,
     /// The best protection that this machine gives a process of the user.
@@ -57,7 +59,7 @@ enum Finding {
 type Check = fn(&Facts) -> Finding;
 
 /// All checks, in the order they are shown.
-const CHECKS: [(&str, Check); 21] = [
+const CHECKS: [(&str, Check); 22] = [
     ("daemons", daemons::daemons_run),
     ("programs", daemons::programs),
     ("systemd units", units::units),
@@ -79,6 +81,7 @@ const CHECKS: [(&str, Check); 21] = [
     ("audit log", vaults::audit_log),
     ("clock", vaults::clock),
     ("login", login::login),
+    ("suspend, screen and logout", login::sessions),
 ];
 
 /// `pds doctor --json`; `state` is `ok`, `note`, `problem` or `unknown`.
@@ -109,13 +112,14 @@ fn gather(session: &mut Session) -> Facts {
     let (now, patience) = (Instant::now(), session.usual_deadline());
     let told = |failure: Failure| failure.to_string();
     let peers = session.call(&Peers {}).map_err(told);
-    let (memory, profiles, audit) = match &peers {
+    let (memory, profiles, audit, sessions) = match &peers {
         Ok(_) => (
-            session.call_until(&Protection {}, now + patience * 2 / 4).map_err(told),
-            session.call_until(&Profiles {}, now + patience * 3 / 4).map_err(told),
-            session.call_until(&AuditStatus {}, now + patience).map_err(told),
+            session.call_until(&Protection {}, now + patience * 2 / 5).map_err(told),
+            session.call_until(&Profiles {}, now + patience * 3 / 5).map_err(told),
+            session.call_until(&AuditStatus {}, now + patience * 4 / 5).map_err(told),
+            session.call_until(&SessionWatch {}, now + patience).map_err(told),
         ),
-        Err(reason) => (Err(reason.clone()), Err(reason.clone()), Err(reason.clone())),
+        Err(reason) => (Err(reason.clone()), Err(reason.clone()), Err(reason.clone()), Err(reason.clone())),
     };
     let _probe = SecureBytes::zeroed(1);
     Facts {
@@ -124,6 +128,7 @@ fn gather(session: &mut Session) -> Facts {
         memory,
         profiles,
         audit,
+        sessions,
         units: Units::looked_at(),
         best_level: core_crypto::memory::protection(),
     }
@@ -193,6 +198,7 @@ mod tests {
                 modes: Vec::new(),
                 missing: 0,
             }),
+            sessions: Ok(SessionWatchState::Absent("no D-Bus".to_owned())),
             units: Installation::NoManager,
             best_level: Level::SecretMemory,
         }
@@ -205,14 +211,16 @@ mod tests {
         facts.memory = Err("nobody".to_owned());
         facts.profiles = Err("nobody".to_owned());
         facts.audit = Err("nobody".to_owned());
+        facts.sessions = Err("nobody".to_owned());
         assert!(matches!(daemons::daemons_run(&facts), Finding::Problem { .. }));
-        let others: [Check; 6] = [
+        let others: [Check; 7] = [
             daemons::sandboxes,
             files::sockets,
             memory::memory_of_secrets,
             memory::lock_limit,
             vaults::vaults,
             vaults::audit_log,
+            login::sessions,
         ];
         assert!(others.iter().all(|check| matches!(check(&facts), Finding::Unknown(_))));
     }

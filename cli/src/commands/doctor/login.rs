@@ -1,9 +1,12 @@
-//! Whether a login unlocks: what of PAM is in force (pam.d(5)).
+//! Whether a login unlocks: what of PAM is in force (pam.d(5)); and whether its end, a locked screen and suspend lock.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use core_types::protocol::profile::SessionWatchState;
+
 use super::{Facts, Finding, problem};
+use crate::output::shown;
 
 /// Where PAM keeps what all services share, on Debian and on Fedora.
 const FILES: [&str; 4] = [
@@ -18,6 +21,21 @@ const HOOK: &str = "/lib/pds/pam-hook";
 /// What PAM is told to run for us is there, and nobody but root can exchange it.
 pub(super) fn login(_: &Facts) -> Finding {
     judge(&FILES.map(Path::new), 0)
+}
+
+/// What logind tells is heard, where there is one.
+pub(super) fn sessions(facts: &Facts) -> Finding {
+    match &facts.sessions {
+        Err(reason) => Finding::Unknown(reason.clone()),
+        Ok(SessionWatchState::Complete) => {
+            Finding::Good("noticed, and suspend waits until profiles are locked".to_owned())
+        }
+        Ok(SessionWatchState::WithoutDelay(reason)) => problem(
+            format!("noticed, but suspend does not wait: {}", shown(reason)),
+            "install polkit, or allow the user org.freedesktop.login1.inhibit-delay-sleep",
+        ),
+        Ok(SessionWatchState::Absent(reason)) => Finding::Note(format!("not noticed: {}", shown(reason))),
+    }
 }
 
 fn judge(files: &[&Path], root: u32) -> Finding {
