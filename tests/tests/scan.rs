@@ -277,3 +277,17 @@ fn only_what_is_unlocked_is_looked_for_and_without_daemons_only_tokens() {
     system.kill_all();
     system.pds(["scan", "file"]).run().exits(1).says("no profile is unlocked");
 }
+
+#[test]
+fn what_was_not_looked_at_is_told_and_is_no_success() {
+    let system = booted();
+    let folder = system.folder().join("tree");
+    fs::create_dir_all(folder.join(["x"; 200].join("/"))).unwrap();
+    fs::write(folder.join("clean"), "nothing").unwrap();
+    let scanned = system.pds(["scan", "--json", folder.to_str().unwrap()]).run().exits(1);
+    assert_eq!(scanned.json()["findings"], Value::Array(Vec::new()));
+    assert_eq!(scanned.json()["skipped"].as_array().unwrap().len(), 1);
+    scanned.says("was not looked at");
+    fs::remove_dir_all(folder.join("x")).unwrap();
+    system.pds(["scan", folder.to_str().unwrap()]).run().done();
+}

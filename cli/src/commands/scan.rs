@@ -198,5 +198,7 @@ fn tell(session: &mut Session, mut report: Report) -> Result<(), Failure> {
         session.messages.note(format!("note: {} was not looked at: {reason}", shown(file)));
     }
     session.messages.detail(format!("looked at {} files, {} bytes", report.files, report.bytes));
-    if report.findings.is_empty() { Ok(()) } else { Err(Failure::Reported(Exit::Failed)) }
+    // A hook shall not pass what nobody has seen.
+    let clean = report.findings.is_empty() && report.skipped.is_empty();
+    if clean { Ok(()) } else { Err(Failure::Reported(Exit::Failed)) }
 }
