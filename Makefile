@@ -20,6 +20,9 @@ DAEMONS := daemon-bus daemon-secrets daemon-profile daemon-launcher
 # The names by which git, docker, cargo and ssh call pds: links to it.
 HELPERS := git-credential-pds docker-credential-pds cargo-credential-pds pds-askpass
 
+# The scripts of `pds completions`, each where its shell looks for those of others.
+COMPLETIONS = bash:bash-completion/completions/pds zsh:zsh/site-functions/_pds fish:fish/vendor_completions.d/pds.fish
+
 # Units for systemd: root's are for all users. For one user alone they go where his systemd looks, and without what is
 # only good for programs that their user cannot read (deploy/install-units.sh says why).
 FOR_ALL := $(filter 0,$(shell id -u))
@@ -108,6 +111,10 @@ install: $(if $(SUDO_USER),,build)
 	for name in $(HELPERS); do ln -sfn pds $(DESTDIR)$(PREFIX)/bin/$$name || exit 1; done
 	install -D -m $(if $(FOR_ALL),0711,0755) -t $(DESTDIR)$(PREFIX)/lib/pds $(addprefix $(TARGET)/release/,$(DAEMONS))
 	umask 022; $(TARGET)/release/pds man $(DESTDIR)$(PREFIX)/share/man
+	umask 022; for place in $(COMPLETIONS); do \
+		script=$(DESTDIR)$(PREFIX)/share/$${place#*:}; \
+		mkdir -p $${script%/*} && $(TARGET)/release/pds completions $${place%%:*} > $$script || exit 1; \
+	done
 	deploy/install-units.sh "$(PREFIX)" "$(UNITS)" $(if $(FOR_ALL),all,one)
 	$(if $(FOR_ALL),deploy/install-pam.sh install "$(PREFIX)" "$(DESTDIR)")
 	@echo "pds: installed in $(DESTDIR)$(PREFIX); daemons that run already are replaced by: pds daemon restart"
@@ -117,5 +124,6 @@ uninstall:
 	$(if $(FOR_ALL),deploy/install-pam.sh uninstall "$(PREFIX)" "$(DESTDIR)")
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,pds $(HELPERS)) $(addprefix $(DESTDIR)$(PREFIX)/lib/pds/,$(DAEMONS))
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man[157]/pds{,-*}.[157]
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,$(foreach place,$(COMPLETIONS),$(lastword $(subst :, ,$(place)))))
 	-@rmdir --ignore-fail-on-non-empty $(DESTDIR)$(PREFIX)/lib/pds 2>/dev/null
 	@echo "pds: removed from $(DESTDIR)$(PREFIX); vaults, configuration and audit log are where they were"

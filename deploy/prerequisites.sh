@@ -54,7 +54,8 @@ look_for_packages() {
         has_pam_systemd || need 'sessions of logind, for the same' libpam-systemd
         has pkcheck || need 'polkit, which logind asks whether suspend is to wait' polkitd
         has dash || need 'dash, to read what pds env writes' dash
-        has fish || need 'fish, for the same' fish
+        has fish || need 'fish, for the same, and to complete command lines' fish
+        has zsh || need 'zsh, to complete command lines' zsh
         has direnv || need 'direnv, for the same' direnv
         has_python_dotenv || need 'python-dotenv, for the same' python3-dotenv
         has pass || need 'pass with gpg, for a real store of it to import' pass

@@ -1,6 +1,7 @@
 //! What may stand on the command line, and nothing of what it does.
 
 mod answer;
+mod comfort;
 mod generate;
 mod scan;
 mod transfer;
@@ -29,6 +30,7 @@ use crate::expiry;
 use crate::lazy::commands;
 
 pub(crate) use self::answer::HelperCommand;
+pub(crate) use self::comfort::{CompletionsOptions, Shell};
 pub(crate) use self::scan::ScanOptions;
 pub(crate) use self::transfer::{ExportFormat, ExportOptions, ImportFormat, ImportOptions, Policy};
 
@@ -109,6 +111,8 @@ commands! {
     "doctor" => Doctor,
     /// Write the manual pages of all commands, formats and guides
     "man" => Man { options ManOptions },
+    /// Write the script by which a shell completes commands, options, and names of secrets
+    "completions" => Completions { options CompletionsOptions },
     /// Store a secret: standard input byte for byte, or what is typed at a hidden prompt
     "set" => Set { options SetOptions },
     /// Write the value of a secret to standard output

@@ -723,6 +723,7 @@ fn what_failed(command: &Command) -> String {
         Command::Man(options) => {
             format!("cannot write the manual to {}", shown(&options.folder.to_string_lossy()))
         }
+        Command::Completions(_) => "cannot write the script".to_owned(),
         Command::Backup(options) => format!("cannot back up to {}", shown(&options.file.to_string_lossy())),
         Command::RestoreBackup(options) => {
             format!("cannot restore {}", shown(&options.backup.to_string_lossy()))

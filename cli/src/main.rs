@@ -4,6 +4,7 @@ mod agent;
 mod args;
 mod assignments;
 mod commands;
+mod completion;
 mod env_file;
 mod error;
 mod expiry;
@@ -32,6 +33,7 @@ mod totp;
 mod units;
 mod words;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use zeroizing_alloc::ZeroAlloc;
@@ -44,7 +46,11 @@ fn main() -> ExitCode {
     if let Err(failure) = refuse_dumps() {
         return failure.report(None, None, &output::Messages::plain());
     }
-    match args::parse(std::env::args_os()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(question) = commands::Question::of(&arguments) {
+        return question.answer();
+    }
+    match args::parse(arguments) {
         Ok(args) => commands::run(args),
         Err(usage) => usage.report(),
     }

@@ -3,6 +3,7 @@
 mod answer;
 mod audit;
 mod backup;
+mod completions;
 mod config;
 mod daemon;
 mod doctor;
@@ -49,6 +50,7 @@ use core_types::protocol::launcher::{Files, Handed};
 use core_types::protocol::secrets::Selection;
 
 pub(crate) use self::answer::HelperError;
+pub(crate) use self::completions::Question;
 use self::run::{RunError, RunPlan};
 pub(crate) use self::scan::ScanError;
 use crate::args::{
@@ -63,12 +65,15 @@ use crate::session::Session;
 pub(crate) fn run(args: Args) -> ExitCode {
     let Args { options, command } = args;
     let messages = Messages::new(&options);
-    // It is made while pds is installed, where there need not be a user's folder yet.
-    if let Command::Man(options) = &command {
-        return match man::run(&messages, &options.folder) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => failure.report(Some(&command), None, &messages),
-        };
+    // These are made while pds is installed, where there need not be a user's folder yet.
+    let made = match &command {
+        Command::Man(options) => Some(man::run(&messages, &options.folder)),
+        Command::Completions(options) => Some(completions::run(options.shell)),
+        _ => None,
+    };
+    if let Some(made) = made {
+        let failed = |failure: Failure| failure.report(Some(&command), None, &messages);
+        return made.map_or_else(failed, |()| ExitCode::SUCCESS);
     }
     let mut session = match Session::new(options) {
         Ok(session) => session,
@@ -92,6 +97,7 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Status => status::run(session),
         Command::Doctor => doctor::run(session),
         Command::Man(options) => man::run(&session.messages, &options.folder),
+        Command::Completions(options) => completions::run(options.shell),
         Command::Backup(options) => backup::run(session, &options.file, options.force),
         Command::RestoreBackup(options) => restore_backup::run(session, options),
         Command::Set(options) => set::run(session, options),
