@@ -17,13 +17,15 @@ pub(crate) const TARGET: &str = "pds.target";
 /// All units, also those that somebody else started.
 const ALL: [&str; 3] = [TARGET, "pds-*.service", "pds-*.socket"];
 /// Each of them.
-const EACH: [&str; 6] = [
+const EACH: [&str; 8] = [
     TARGET,
     "pds-bus.socket",
     "pds-bus.service",
     "pds-profile.service",
     "pds-secrets.service",
     "pds-launcher.service",
+    "pds-spawner.socket",
+    "pds-spawner.service",
 ];
 /// How long systemctl may take to answer a question.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);

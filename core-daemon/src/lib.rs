@@ -16,6 +16,7 @@ pub mod process;
 pub mod sandbox;
 mod serve;
 pub mod signals;
+mod units;
 mod wall_clock;
 mod watchdog;
 
@@ -27,5 +28,6 @@ pub use live_config::{Change, LiveConfig};
 pub use living::lives;
 pub use process::{Process, StartError};
 pub use serve::{Answer, Caller, Context, Daemon, Serve, answer, run};
+pub use units::Units;
 pub use wall_clock::unix_ms_now;
 pub use watchdog::Watchdog;

@@ -114,6 +114,12 @@ impl Paths {
         self.runtime.join(format!("{daemon}.name"))
     }
 
+    /// The socket that systemd makes for the launcher's spawner.
+    #[must_use]
+    pub fn spawner_socket(&self) -> PathBuf {
+        self.runtime.join("spawner.sock")
+    }
+
     /// The socket on which systemd asks for the credentials of units.
     #[must_use]
     pub fn credentials_socket(&self) -> PathBuf {

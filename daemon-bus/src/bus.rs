@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use core_crypto::private_fs;
 use core_daemon::sandbox::Sandbox;
-use core_daemon::{StartError, Watchdog, inherited_listener};
+use core_daemon::{StartError, Units, Watchdog, inherited_listener};
 use core_ipc::enrolled::EnrolledDaemons;
 use core_ipc::socket::ReadBuffer;
 use core_ipc::wire::{Frame, Identity, PublicKey, WireError};
@@ -31,7 +31,6 @@ use crate::router::{ConnectionId, Effect, Refused, Released, Router, Stranger};
 use crate::standby::Standby;
 use crate::supervise;
 use crate::turns::{Lane, Turns};
-use crate::units::Units;
 use crate::vouchers::Vouchers;
 
 /// Turns taken before the poll is asked again who has something.

@@ -13,7 +13,6 @@ mod router;
 mod standby;
 mod supervise;
 mod turns;
-mod units;
 mod vouchers;
 
 use std::process::ExitCode;

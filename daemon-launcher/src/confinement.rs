@@ -17,8 +17,18 @@ use core_types::protocol::launcher::{LauncherDenial, Standing};
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// Refuses a caller that is more confined than `free`, which is this process before it entered its sandbox; `control` is
-/// the socket that the caller made for the child, `word` what the witness shows.
+/// What a process is like that is not confined: the spawner, from which all children come.
+#[derive(Debug)]
+pub(crate) struct Free {
+    /// What the kernel shows of it.
+    pub(crate) facts: Facts,
+    /// Its namespaces and its root directory, as numbers.
+    pub(crate) namespaces: Vec<u64>,
+    /// What the witness shows to it.
+    pub(crate) word: String,
+}
+
+/// Refuses a caller that is more confined than `free`; `control` is the socket that the caller made for the child.
 ///
 /// # Errors
 /// The caller is confined, or it cannot be told whether it is.
@@ -26,8 +36,7 @@ pub(crate) fn refuse_confined(
     standing: &Standing,
     sender: &Sender,
     control: &OwnedFd,
-    free: &Facts,
-    word: &str,
+    free: &Free,
 ) -> Result<(), LauncherDenial> {
     let confined = |reason: &str| Err(LauncherDenial::Confined(reason.to_owned()));
     let Some((number, process)) = caller(sender, control) else {
@@ -39,14 +48,14 @@ pub(crate) fn refuse_confined(
     let (Ok(caller), true) = (caller, lives(&process)) else {
         return confined("its process cannot be looked at");
     };
-    if let Some(reason) = caller.beyond(free) {
+    if let Some(reason) = caller.beyond(&free.facts) {
         return confined(reason);
     }
-    if let Some(kind) = foreign(&seen, &standing.namespaces, &namespaces::of("self")) {
+    if let Some(kind) = foreign(&seen, &standing.namespaces, &free.namespaces) {
         return confined(&format!("its {kind} is another one"));
     }
     // By their hashes, whose comparison tells nothing of the word.
-    if digest(standing.witness.expose()) != digest(word.as_bytes()) {
+    if digest(standing.witness.expose()) != digest(free.word.as_bytes()) {
         return confined("it may not look at other processes of its user, as in a Landlock domain");
     }
     Ok(())
@@ -80,12 +89,8 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Those of this process as it is now.
-    pub(crate) fn own() -> io::Result<Self> {
-        Self::of("self")
-    }
-
-    fn of(process: &str) -> io::Result<Self> {
+    /// Those of a process, by its number or `self`.
+    pub(crate) fn of(process: &str) -> io::Result<Self> {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{process}/{name}"));
         let status = read("status")?;
         let field = |name: &str| {
@@ -119,13 +124,13 @@ impl Facts {
     }
 }
 
-/// The first namespace that is not ours, or the root directory: as seen from here, and where nothing is, as shown.
-fn foreign(seen: &[u64], shown: &[u64], own: &[u64]) -> Option<String> {
+/// The first namespace that is not the spawner's, or the root directory: as seen from here, and where nothing is, as shown.
+fn foreign(seen: &[u64], shown: &[u64], free: &[u64]) -> Option<String> {
     let kinds = NAMESPACES.iter().map(|kind| format!("{kind} namespace"));
     kinds.chain(["root directory".to_owned()]).enumerate().find_map(|(place, kind)| {
         let at = |numbers: &[u64]| numbers.get(place).copied().unwrap_or(0);
         let caller = if at(seen) == 0 { at(shown) } else { at(seen) };
-        (caller != at(own)).then_some(kind)
+        (caller != at(free)).then_some(kind)
     })
 }
 
@@ -151,16 +156,17 @@ mod tests {
     #[test]
     fn our_own_process_is_not_confined_and_another_word_number_or_socket_is_refused() {
         let own = Some(std::process::id());
-        let free = Facts::own().unwrap();
+        let facts = Facts::of("self").unwrap();
+        let free = Free { facts, namespaces: namespaces::of("self"), word: "word".to_owned() };
         let refused =
-            |shown: &Standing, pid| refuse_confined(shown, &sender(pid), &control(), &free, "word").is_err();
+            |shown: &Standing, pid| refuse_confined(shown, &sender(pid), &control(), &free).is_err();
         assert!(!refused(&standing("word"), own));
         assert!(refused(&standing("other"), own));
         assert!(refused(&standing(""), own));
         assert!(refused(&standing("word"), Some(1)));
         assert!(refused(&standing("word"), None));
         let no_socket = std::fs::File::open("/dev/null").unwrap().into();
-        assert!(refuse_confined(&standing("word"), &sender(own), &no_socket, &free, "word").is_err());
+        assert!(refuse_confined(&standing("word"), &sender(own), &no_socket, &free).is_err());
     }
 
     #[test]

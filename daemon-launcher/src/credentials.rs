@@ -7,6 +7,7 @@
 //! Any process can have such an address. So the process is pinned and looked at: the unit's name has to be that of its
 //! control group, and if it is the user's own, it has to come from the systemd that started this daemon.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -194,7 +195,8 @@ fn asker(stream: &UnixStream, manager: u32) -> Result<Asker, String> {
     let credentials = getsockopt(stream, sockopt::PeerCredentials).map_err(|error| error.to_string())?;
     let process =
         getsockopt(stream, sockopt::PeerPidfd).map_err(|error| format!("it cannot be pinned: {error}"))?;
-    let (uid, pid) = (credentials.uid(), u32::try_from(credentials.pid()).unwrap_or(0));
+    let uid = if credentials.uid() == root()? { 0 } else { credentials.uid() };
+    let pid = u32::try_from(credentials.pid()).unwrap_or(0);
     let seen = Seen::of(pid).map_err(|error| format!("process {pid} cannot be looked at: {error}"))?;
     // What was read by number is the process's if it still lives.
     if !lives(&process) {
@@ -205,6 +207,14 @@ fn asker(stream: &UnixStream, manager: u32) -> Result<Asker, String> {
         format!("process {pid} of user {uid} claims to be started for {}: {reason}", wanted.unit.as_str())
     })?;
     Ok(Asker { wanted, uid, pid })
+}
+
+/// The number under which root is seen here: another than 0 in a user namespace that has no root of its own, where all
+/// users but ours share it (user_namespaces(7)). Of these only root can reach our socket.
+fn root() -> Result<u32, String> {
+    let init =
+        std::fs::metadata("/proc/1").map_err(|error| format!("the first process cannot be seen: {error}"))?;
+    Ok(init.uid())
 }
 
 /// The abstract address that the other end has bound.

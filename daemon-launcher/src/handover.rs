@@ -26,6 +26,14 @@ const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Most descriptors with one message: those of a stage.
 const DESCRIPTORS_MAX: usize = 4 + SECRET_DESCRIPTORS_MAX;
 
+/// From the spawner to the launcher, once: the processes that it is and has made, and its namespaces, which it alone can tell.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Beginning {
+    pub(crate) spawner: u32,
+    pub(crate) witness: u32,
+    pub(crate) namespaces: Vec<u64>,
+}
+
 /// From the launcher to a monitor. Descriptors: the stage's socket, the control socket and, with `terminal`, the
 /// pseudo-terminal's slave.
 #[derive(Debug, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ use core_types::protocol::{Call, DenialOf};
 use core_types::{ProfileName, SecretName, WireSecret};
 
 use crate::children::{Children, Note, Noted};
-use crate::confinement::{Facts, refuse_confined};
+use crate::confinement::refuse_confined;
 use crate::credentials::Credentials;
 use crate::fields::opened;
 use crate::handover::{SecretFiles, StagePlan};
@@ -42,16 +42,8 @@ const WORD_BYTES: usize = 32;
 pub struct Launcher {
     context: Context,
     spawner: Arc<Spawner>,
-    /// What this process was like outside of its sandbox: as its spawner is, and as callers should be.
-    free: Facts,
     recorder: Arc<Recorder>,
     children: Arc<Children>,
-}
-
-/// What is made before the launcher enters its sandbox.
-pub struct Prepared {
-    spawner: Spawner,
-    free: Facts,
 }
 
 /// A program that runs: what is recorded of its start, and by what its end is waited for.
@@ -65,27 +57,31 @@ struct Running {
 }
 
 impl Launcher {
-    /// Starts the spawner, by the file of this program, and looks at what this process is like without a sandbox.
+    /// Has the spawner started, before this process enters its sandbox: by systemd, where that started the launcher.
     ///
     /// # Errors
     /// The spawner cannot be started.
-    pub fn prepare(paths: &Paths) -> Result<Prepared, StartError> {
+    pub fn prepare(paths: &Paths) -> Result<Spawner, StartError> {
         let word = SecureBytes::random(WORD_BYTES)
             .map_err(|error| StartError::Service(format!("there is no word for the witness: {error}")))?;
         let witness = Witness::new(&paths.witness(), checksum(word.expose()));
-        let failed = |error| StartError::Service(format!("the spawner cannot be started: {error}"));
-        let spawner = Spawner::start(OWN_EXECUTABLE, witness).map_err(failed)?;
-        let free = Facts::own()
-            .map_err(|error| StartError::Service(format!("this process cannot be looked at: {error}")))?;
-        Ok(Prepared { spawner, free })
+        match inherited_listener() {
+            Some(name) => Spawner::of_unit(paths, &name, &witness).map_err(|error| {
+                StartError::Service(format!(
+                    "the spawner, which is pds-spawner.service, cannot be started: {error}; if pds was just replaced: \
+                     systemctl --user daemon-reload, then pds daemon restart"
+                ))
+            }),
+            None => Spawner::start(OWN_EXECUTABLE, &witness)
+                .map_err(|error| StartError::Service(format!("the spawner cannot be started: {error}"))),
+        }
     }
 
     /// Makes the service; must be called on the runtime.
     ///
     /// # Errors
     /// The folder of its notes is one that others can change.
-    pub fn new(context: Context, prepared: Prepared) -> Result<Self, StartError> {
-        let Prepared { spawner, free } = prepared;
+    pub fn new(context: Context, spawner: Spawner) -> Result<Self, StartError> {
         let recorder = Arc::new(Recorder::new(&context));
         let children = Children::start(&context.paths.children(), Arc::clone(&recorder))?;
         // Where systemd does not run the daemons, it runs no units that could ask.
@@ -95,7 +91,7 @@ impl Launcher {
         let spawner = Arc::new(spawner);
         let watched = Arc::clone(&spawner);
         std::thread::spawn(move || end_with(&watched));
-        Ok(Self { context, spawner, free, recorder, children })
+        Ok(Self { context, spawner, recorder, children })
     }
 }
 
@@ -171,7 +167,7 @@ impl Launcher {
         only_the_command_line(&caller)?;
         check(run)?;
         let [input, output, error, directory, control] = descriptors(caller.descriptors)?;
-        refuse_confined(&run.standing, &caller.sender, &control, &self.free, self.spawner.word())?;
+        refuse_confined(&run.standing, &caller.sender, &control, self.spawner.free())?;
         let referrals = references::find(&run.environment)?;
         let secrets = self.fetch(run, caller.deadline).await?;
         let resolved = self.resolve(referrals, caller.deadline).await?;

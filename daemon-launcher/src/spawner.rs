@@ -2,24 +2,33 @@
 //!
 //! It is a program of its own, started once, because the launcher has threads and keys, and a copy of it would have them
 //! too. It never sees a plan, and so never a secret.
+//!
+//! Where systemd starts the launcher it starts the spawner as well, as a unit of its own: what is taken from the unit of
+//! the launcher, the programs would miss. The two know each other by the sockets that they were given
+//! (`core_daemon::Units`); elsewhere one starts the other. Either way one spawner serves one launcher, and ends with it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use core_daemon::Units;
+use core_ipc::namespaces;
+use core_types::paths::Paths;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, waitid};
+use rustix::net::sockopt::socket_acceptconn;
+use rustix::process::{Pid, WaitOptions, getpid, wait};
 
+use crate::confinement::{Facts, Free};
 use crate::fork::{Copied, SingleThread, fork};
-use crate::handover::{MonitorReport, Step, StepError, receive, send};
+use crate::handover::{Beginning, MonitorReport, Step, StepError, receive, send};
 use crate::witness::{self, Witness};
 use crate::{monitor, own_process};
 
@@ -27,17 +36,22 @@ use crate::{monitor, own_process};
 pub const SPAWNER_ARGUMENT: &str = "--spawner";
 /// This process's own executable, the very file, even if its path leads to a newer one by now (proc(5)).
 pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
-/// How long the spawner may leave a request unread. It only ever reads.
+/// The name under which systemd gives the launcher its socket.
+const LAUNCHER: &str = env!("CARGO_PKG_NAME");
+/// How long either may leave the other waiting.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a stranger may hold the spawner up that has connected to it and says nothing.
+const PATIENCE_WITH_STRANGERS: Duration = Duration::from_secs(1);
 
-/// The launcher's side. What is started here is outside of the launcher's sandbox, so it has to be started before that is
-/// entered, and cannot be started again: a launcher whose spawner or witness has ended ends too, and begins anew.
+/// The launcher's side. What is started here is outside of the launcher's sandbox, so it has to be there before that is
+/// entered, and cannot be had again: a launcher whose spawner or witness has ended ends too, and begins anew.
 #[derive(Debug)]
 pub struct Spawner {
     channel: Mutex<UnixStream>,
-    /// The spawner and the witness; each is readable when it has ended.
-    processes: [OwnedFd; 2],
-    word: String,
+    /// The same, to see its end by.
+    end: UnixStream,
+    /// What a process is like that is not confined.
+    free: Free,
 }
 
 impl Spawner {
@@ -45,31 +59,50 @@ impl Spawner {
     ///
     /// # Errors
     /// One of them cannot be started.
-    pub fn start(executable: impl Into<PathBuf>, witness: Witness) -> io::Result<Self> {
+    pub fn start(executable: impl Into<PathBuf>, witness: &Witness) -> io::Result<Self> {
         let (channel, theirs) = UnixStream::pair()?;
-        channel.set_write_timeout(Some(PATIENCE))?;
-        channel.set_read_timeout(Some(PATIENCE))?;
-        let process = Command::new(executable.into())
-            .arg0(env!("CARGO_PKG_NAME"))
+        Command::new(executable.into())
+            .arg0(LAUNCHER)
             .arg(SPAWNER_ARGUMENT)
             .env_clear()
             .stdin(OwnedFd::from(theirs))
-            .stdout(witness.file()?)
+            .stdout(Stdio::null())
             .spawn()?;
-        let spawner = pidfd_open(process_number(process.id())?, PidfdFlags::NONBLOCK)?;
-        let (number, _) = receive::<u32>(&channel)?;
-        let shown = pidfd_open(process_number(number)?, PidfdFlags::NONBLOCK)?;
-        witness.publish(number)?;
-        Ok(Self {
-            channel: Mutex::new(channel),
-            processes: [spawner, shown],
-            word: witness.word().to_owned(),
-        })
+        Self::begin(channel, witness, None)
     }
 
-    /// What the witness shows.
-    pub(crate) fn word(&self) -> &str {
-        &self.word
+    /// Has systemd start the spawner's unit, or finds it started; `name` is the socket by which systemd started us.
+    ///
+    /// # Errors
+    /// There is no such unit, it is not systemd that answers for it, or it does not answer.
+    pub fn of_unit(paths: &Paths, name: &OwnedFd, witness: &Witness) -> io::Result<Self> {
+        let units = Units::of(name, &paths.name_socket(LAUNCHER))?;
+        let path = paths.spawner_socket();
+        let channel = UnixStream::connect(&path)?;
+        if !units.lead(&channel, &path) {
+            let what = format!("it is not systemd that listens at {}", path.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
+        Self::begin(channel, witness, Some(name))
+    }
+
+    /// Tells the spawner whom it serves, and has it make the witness.
+    fn begin(channel: UnixStream, witness: &Witness, name: Option<&OwnedFd>) -> io::Result<Self> {
+        channel.set_write_timeout(Some(PATIENCE))?;
+        channel.set_read_timeout(Some(PATIENCE))?;
+        let shown = witness.file()?;
+        let descriptors: Vec<_> = [&shown].into_iter().chain(name).map(AsFd::as_fd).collect();
+        send(&channel, &(), &descriptors)?;
+        let (Beginning { spawner, witness: number, namespaces }, _) = receive(&channel)?;
+        witness.publish(number)?;
+        let facts = Facts::of(&spawner.to_string())?;
+        let free = Free { facts, namespaces, word: witness.word().to_owned() };
+        Ok(Self { end: channel.try_clone()?, channel: Mutex::new(channel), free })
+    }
+
+    /// What callers should be like: nothing holds them back that does not hold the spawner.
+    pub(crate) fn free(&self) -> &Free {
+        &self.free
     }
 
     /// Returns when the spawner or its witness has ended.
@@ -77,8 +110,7 @@ impl Spawner {
     /// # Errors
     /// Nothing can be waited for.
     pub(crate) fn wait_end(&self) -> io::Result<()> {
-        let mut both = self.processes.each_ref().map(|process| PollFd::new(process, PollFlags::IN));
-        retry_on_intr(|| poll(&mut both, None))?;
+        retry_on_intr(|| poll(&mut [PollFd::new(&self.end, PollFlags::RDHUP)], None))?;
         Ok(())
     }
 
@@ -94,45 +126,96 @@ impl Spawner {
     }
 }
 
-fn process_number(number: u32) -> io::Result<Pid> {
-    let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
-    pid.ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
 /// The whole life of a spawner: it ends with the launcher. In a copy of the process, that of a monitor.
 #[must_use]
 pub fn run() -> ExitCode {
-    let (Ok(channel), Ok(alone), Ok(ended)) = (own_process::prepare(), SingleThread::check(), hear_of_ends())
+    let (Ok(socket), Ok(alone), Ok(ended)) = (own_process::prepare(), SingleThread::check(), hear_of_ends())
     else {
         return ExitCode::FAILURE;
     };
     let _ = rustix::thread::set_name(c"pds-spawner");
+    let asked = match socket_acceptconn(&socket) {
+        Ok(true) => launcher_of_unit(socket),
+        _ => first_word(socket.into()),
+    };
+    let (channel, shown) = match asked {
+        Ok(asked) => asked,
+        Err(error) => {
+            eprintln!("pds-spawner: there is no launcher: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let own = getpid();
     match fork(&alone) {
         Ok(Copied::Copy) => {
             drop((channel, ended));
-            return witness::run(own);
+            witness::run(own, shown)
         }
         Ok(Copied::Original(witness)) => {
-            if send(&channel, &witness.as_raw_nonzero().get().unsigned_abs(), &[]).is_err() {
-                return ExitCode::FAILURE;
+            drop(shown);
+            let number = |pid: Pid| pid.as_raw_nonzero().get().unsigned_abs();
+            let beginning = Beginning {
+                spawner: number(own),
+                witness: number(witness),
+                namespaces: namespaces::of("self"),
+            };
+            match send(&channel, &beginning, &[]) {
+                Ok(()) => serve(&alone, channel, ended, witness),
+                Err(_) => ExitCode::FAILURE,
             }
         }
-        Err(_) => return ExitCode::FAILURE,
+        Err(_) => ExitCode::FAILURE,
     }
-    serve(&alone, channel, ended)
+}
+
+/// The channel to the launcher that started this process, and the file that the witness is to show.
+fn first_word(channel: UnixStream) -> io::Result<(UnixStream, OwnedFd)> {
+    let ((), mut descriptors) = receive::<()>(&channel)?;
+    let shown = descriptors.pop().ok_or(io::ErrorKind::InvalidData)?;
+    Ok((channel, shown))
+}
+
+/// The same for the launcher that systemd started. Whoever else comes is turned away: what is started here is outside
+/// of any sandbox. Neither our socket nor the launcher's stays open, for the witness is a copy of this process that others
+/// can take descriptors from.
+fn launcher_of_unit(listener: OwnedFd) -> io::Result<(UnixStream, OwnedFd)> {
+    let paths = Paths::from_environment().map_err(io::Error::other)?;
+    let units = Units::of(&listener, &paths.spawner_socket())?;
+    let listener = UnixListener::from(listener);
+    loop {
+        let (channel, _) = listener.accept()?;
+        if let Ok(shown) = shown_by_launcher(&channel, &units, &paths) {
+            return Ok((channel, shown));
+        }
+        eprintln!("pds-spawner: turned away a process that is not the launcher");
+    }
+}
+
+/// The file that the witness is to show, if it is the launcher that sends it.
+fn shown_by_launcher(channel: &UnixStream, units: &Units, paths: &Paths) -> io::Result<OwnedFd> {
+    channel.set_read_timeout(Some(PATIENCE_WITH_STRANGERS))?;
+    let ((), descriptors) = receive::<()>(channel)?;
+    channel.set_read_timeout(Some(PATIENCE))?;
+    let mut descriptors = descriptors.into_iter();
+    let shown = descriptors.next().ok_or(io::ErrorKind::InvalidData)?;
+    let names: Vec<OwnedFd> = descriptors.collect();
+    if units.vouch(&paths.name_socket(LAUNCHER), &names) {
+        return Ok(shown);
+    }
+    Err(io::ErrorKind::PermissionDenied.into())
 }
 
 /// Makes monitors, as they are asked for.
-fn serve(alone: &SingleThread, channel: UnixStream, ended: SignalFd) -> ExitCode {
+fn serve(alone: &SingleThread, channel: UnixStream, ended: SignalFd, witness: Pid) -> ExitCode {
     loop {
         let mut waiting = [PollFd::new(&channel, PollFlags::IN), PollFd::new(&ended, PollFlags::IN)];
         if retry_on_intr(|| poll(&mut waiting, None)).is_err() {
             return ExitCode::FAILURE;
         }
         let (asked, ends) = (!waiting[0].revents().is_empty(), !waiting[1].revents().is_empty());
-        if ends {
-            reap(&ended);
+        if ends && reap(&ended).contains(&witness) {
+            // The launcher sees the end of the channel.
+            return ExitCode::FAILURE;
         }
         if !asked {
             continue;
@@ -162,9 +245,9 @@ fn hear_of_ends() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&ends, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
-/// Forgets the monitors that have ended.
-fn reap(ended: &SignalFd) {
+/// Forgets the copies that have ended, and tells which.
+fn reap(ended: &SignalFd) -> Vec<Pid> {
     while let Ok(Some(_)) = ended.read_signal() {}
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    while let Ok(Some(_)) = retry_on_intr(|| waitid(WaitId::All, options)) {}
+    let next = || retry_on_intr(|| wait(WaitOptions::NOHANG)).ok().flatten();
+    std::iter::from_fn(next).map(|(pid, _)| pid).collect()
 }

@@ -2,7 +2,8 @@
 //!
 //! A process in a Landlock domain, in another user namespace or with fewer capabilities may not (ptrace(2), `PTRACE_MODE_READ`),
 //! and neither does a confined one find the witness in a `/proc` of its own. So whoever says the word is none of these.
-//! Nothing else is in the witness: it is a copy of the spawner, made before that has done anything.
+//! Nothing else is in the witness: it is a copy of the spawner, made before that has done anything. And whoever may look at it
+//! may take its descriptors, so it has none that leads to one of ours.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -53,13 +54,16 @@ impl Witness {
     }
 }
 
-/// The whole life of a witness, which ends with the spawner that it is a copy of. All signals are blocked.
+/// The whole life of a witness, which ends with the spawner that it is a copy of; the file is the one by whose name it
+/// shows its word. All signals are blocked.
 #[must_use]
-pub(crate) fn run(spawner: Pid) -> ExitCode {
+pub(crate) fn run(spawner: Pid, file: OwnedFd) -> ExitCode {
     let _ = rustix::thread::set_name(c"pds-witness");
-    let ends_with_it = set_parent_process_death_signal(Some(Signal::KILL));
-    let shown = set_dumpable_behavior(DumpableBehavior::Dumpable);
-    while ends_with_it.is_ok() && shown.is_ok() && getppid() == Some(spawner) {
+    let is_ready = rustix::stdio::dup2_stdout(&file).is_ok()
+        && set_parent_process_death_signal(Some(Signal::KILL)).is_ok()
+        && set_dumpable_behavior(DumpableBehavior::Dumpable).is_ok();
+    drop(file);
+    while is_ready && getppid() == Some(spawner) {
         let _ = poll(&mut [], None);
     }
     ExitCode::FAILURE

@@ -95,7 +95,7 @@ fn start_with(
 fn spawner(executable: &Path) -> Result<Arc<Spawner>, SpawnError> {
     let link = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("witness-{}", std::process::id()));
     let witness = Witness::new(&link, "word".to_owned());
-    Spawner::start(executable, witness).map(Arc::new).map_err(SpawnError::Monitor)
+    Spawner::start(executable, &witness).map(Arc::new).map_err(SpawnError::Monitor)
 }
 
 /// As [`start_with`], from a spawner that there is.

@@ -26,7 +26,7 @@ fn settings<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
 #[test]
 fn little_of_the_machine_is_open_to_what_holds_secrets() {
     let runtime = tempfile::tempdir().unwrap();
-    for (name, tenths) in [("secrets", "15"), ("profile", "15"), ("bus", "20")] {
+    for (name, tenths) in [("secrets", "15"), ("profile", "15"), ("bus", "20"), ("launcher", "50")] {
         let output = Command::new("systemd-analyze")
             .args(["--user", "security", "--offline=yes", "--no-pager", "--threshold", tenths])
             .arg(unit(&format!("pds-{name}.service")))
@@ -56,9 +56,9 @@ fn systemd_understands_every_line() {
 }
 
 #[test]
-fn programs_that_the_launcher_starts_keep_what_the_user_has() {
+fn programs_that_come_from_the_spawner_keep_what_the_user_has() {
     // Each of these, or what implies no_new_privs for a service of a user, they would feel.
-    let launcher = text("pds-launcher.service");
+    let spawner = text("pds-spawner.service");
     let felt = [
         "NoNewPrivileges",
         "SystemCall",
@@ -74,9 +74,10 @@ fn programs_that_the_launcher_starts_keep_what_the_user_has() {
         "Device",
     ];
     let found: Vec<&str> =
-        launcher.lines().filter(|line| felt.iter().any(|key| line.starts_with(key))).collect();
+        spawner.lines().filter(|line| felt.iter().any(|key| line.starts_with(key))).collect();
     assert!(found.is_empty(), "{found:?}");
-    assert_eq!(settings(&launcher, "KillMode"), ["process"], "and outlive it");
+    assert_eq!(settings(&spawner, "KillMode"), ["process"], "and outlive it");
+    assert_eq!(settings(&spawner, "OOMPolicy"), ["continue"], "and each other");
 }
 
 #[test]

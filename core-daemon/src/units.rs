@@ -1,8 +1,8 @@
-//! Which processes may take the names of our own daemons where systemd started them: those that it gave the name's socket.
+//! How our processes know each other where systemd started them: by the sockets that it gave them.
 //!
-//! For each name there is a socket unit. The user's systemd listens on it and hands it to the one service it belongs to;
+//! For each name on the bus there is a socket unit, and one for the launcher's spawner. The user's systemd listens on it and hands it to the one service it belongs to;
 //! the kernel remembers with every listening socket which process called listen(2) (SO_PEERCRED of the socket itself). So
-//! a socket that our own parent made, bound to the path of a name, is in the hands of the service that has it by its unit,
+//! a socket that our own parent made, bound to the path of a unit, is in the hands of the service that has it by its unit,
 //! and of nobody else: nothing leads from the path, or from being in the service's control group, to the descriptor, and
 //! a daemon's descriptors cannot be taken from it. Whoever may write units may have one, as he may replace our programs.
 
@@ -12,20 +12,21 @@ use std::path::Path;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::net::sockopt::socket_acceptconn;
-use rustix::net::{SocketAddrUnix, getsockname};
+use rustix::net::{SocketAddrAny, SocketAddrUnix, getpeername, getsockname};
 use rustix::process::getppid;
 
-/// The user's systemd, which made the socket of the bus, and those of the names.
-pub(crate) struct Units {
+/// The user's systemd, which made the sockets.
+#[derive(Debug)]
+pub struct Units {
     maker: i32,
 }
 
 impl Units {
-    /// Takes the process that made the bus's own socket for the user's systemd, if it is our parent.
+    /// Takes the process that made our own socket at `path` for the user's systemd, if it is our parent.
     ///
     /// # Errors
-    /// It is another process, so it is not systemd that started the bus, or the socket is not at `path`.
-    pub(crate) fn of(listener: impl AsFd, path: &Path) -> io::Result<Self> {
+    /// It is another process, so it is not systemd that started us, or the socket is not at `path`.
+    pub fn of(listener: impl AsFd, path: &Path) -> io::Result<Self> {
         let parent = getppid().map_or(0, |parent| parent.as_raw_pid());
         let units = Self { maker: parent };
         if units.made(&listener, path) {
@@ -38,19 +39,37 @@ impl Units {
         Err(io::Error::new(io::ErrorKind::InvalidInput, what))
     }
 
-    /// Whether one of the descriptors that a process `shows` is the socket of the name at `path`.
-    pub(crate) fn vouch(&self, path: &Path, shows: &[OwnedFd]) -> bool {
+    /// Whether one of the descriptors that a process `shows` is the socket of the unit at `path`, so that the process is
+    /// of that unit.
+    #[must_use]
+    pub fn vouch(&self, path: &Path, shows: &[OwnedFd]) -> bool {
         shows.iter().any(|shown| self.made(shown, path))
+    }
+
+    /// Whether a connection leads to the unit whose socket is at `path`, or will once it has started.
+    #[must_use]
+    pub fn lead(&self, connection: impl AsFd, path: &Path) -> bool {
+        self.is_maker(&connection) && is_at(getpeername(&connection).ok().flatten(), path)
     }
 
     /// Whether systemd listens on this socket at this path.
     fn made(&self, socket: impl AsFd, path: &Path) -> bool {
         let listening = socket_acceptconn(&socket).unwrap_or(false);
-        let maker = getsockopt(&socket, sockopt::PeerCredentials).map(|credentials| credentials.pid());
-        let address = getsockname(&socket).ok().and_then(|address| SocketAddrUnix::try_from(address).ok());
-        let place = address.as_ref().and_then(|address| address.path_bytes());
-        listening && maker == Ok(self.maker) && place == Some(path.as_os_str().as_encoded_bytes())
+        listening && self.is_maker(&socket) && is_at(getsockname(&socket).ok(), path)
     }
+
+    /// Whether systemd called listen(2) for the socket, or for the one that this one is connected to (unix(7)).
+    fn is_maker(&self, socket: impl AsFd) -> bool {
+        let maker = getsockopt(&socket, sockopt::PeerCredentials).map(|credentials| credentials.pid());
+        maker == Ok(self.maker)
+    }
+}
+
+/// Whether this is the address of a socket that was bound to this path, wherever the file is by now.
+fn is_at(address: Option<SocketAddrAny>, path: &Path) -> bool {
+    let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
+    let place = address.as_ref().and_then(|address| address.path_bytes());
+    place == Some(path.as_os_str().as_encoded_bytes())
 }
 
 #[cfg(test)]
@@ -76,6 +95,19 @@ mod tests {
         assert!(!own().vouch(&at("name"), &[connected]), "a connection to it is not the socket");
         let file: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
         assert!(!own().vouch(&at("name"), &[file]));
+    }
+
+    #[test]
+    fn a_connection_leads_to_the_unit_that_the_path_was_made_for_and_not_to_what_lies_there_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let _listening = (UnixListener::bind(at("unit")).unwrap(), UnixListener::bind(at("other")).unwrap());
+        let connection = UnixStream::connect(at("unit")).unwrap();
+        assert!(own().lead(&connection, &at("unit")) && !own().lead(&connection, &at("other")));
+        assert!(!Units { maker: 1 }.lead(&connection, &at("unit")), "another process listens");
+        std::fs::rename(at("other"), at("unit")).unwrap();
+        assert!(!own().lead(UnixStream::connect(at("unit")).unwrap(), &at("unit")));
+        assert!(!own().lead(UnixStream::pair().unwrap().0, &at("unit")));
     }
 
     #[test]
