@@ -40,6 +40,15 @@ fn a_unit_that_asks_for_a_thousand_credentials_holds_nobody_up() {
         "243",
         "by its credentials"
     );
+    // Where they are there, it gets all of them, each with its value.
+    machine
+        .user("python3 -c 'import json; print(json.dumps({f\"k{n}\": f\"value {n}\\n\" for n in range(1, 1001)}))' | (umask 077; cat >all.json); pds import --format json all.json")
+        .ok();
+    machine.user("cat .config/systemd/user/many.service | sed 's#ls .*#cd $$CREDENTIALS_DIRECTORY; cat $(ls | sort -V) >%h/count\"#' >got.service; mv got.service .config/systemd/user/many.service; systemctl --user daemon-reload").ok();
+    machine.user("timeout 60 systemctl --user start many.service").ok();
+    let values: String = (1..=1000).map(|n| format!("value {n}\n")).collect();
+    assert_eq!(machine.user("cat count").ok(), values.trim_end());
+    machine.user("pds lock && rm count && sed -i 's#cat $(ls.*#ls | wc -l >%h/count\"#' .config/systemd/user/many.service && systemctl --user daemon-reload && pds unlock --password-file password && pds rm --yes k7").ok();
     // Nor do many of them, asking again and again.
     let asking = "for n in $(seq 40); do systemctl --user start --no-block many.service; done; systemctl --user start web.service; cat count";
     assert_eq!(machine.user(&format!("timeout 60 sh -c '{asking}'")).ok(), "1");

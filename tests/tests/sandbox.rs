@@ -116,3 +116,34 @@ fn a_system_call_that_no_daemon_needs_ends_it() {
         (log.matches("(SIGSYS)").count() == calls.len()).then_some(())
     });
 }
+
+/// Strace makes the kernel one that has less.
+#[test]
+fn what_the_kernel_has_not_is_told_and_the_rest_is_kept() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for (call, told, without) in
+        [("landlock_create_ruleset", "no Landlock", &[BUS][..]), ("seccomp", "system calls:", &[])]
+    {
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error=ENOSYS"));
+        let refuse = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+        let system = System::boot(Spec::ready().under(&refuse));
+        let status = system.pds(["status", "--json"]).run().done().json();
+        let daemons = status["daemons"].as_array().unwrap();
+        for name in DAEMONS {
+            let daemon = daemons.iter().find(|daemon| daemon["name"] == name).unwrap();
+            let gaps = daemon["sandbox_gaps"].as_array().unwrap();
+            let named = gaps.iter().filter(|gap| gap.as_str().unwrap().contains(told)).count();
+            let expected = if without.contains(&name) { 0 } else { 1 };
+            assert_eq!((gaps.len(), named), (expected, expected), "{name} without {call}: {gaps:?}");
+            assert_eq!(field(system.pid_of(name), "NoNewPrivs"), "1", "{name} without {call}");
+        }
+        let log = String::from_utf8_lossy(&system.log()).into_owned();
+        assert!(log.contains("the sandbox has a gap") && log.contains(told), "{log}");
+        for command in ["status", "doctor"] {
+            let shown = system.pds([command]).run().any().text();
+            assert!(shown.contains(told), "{command}: {shown}");
+        }
+    }
+}
