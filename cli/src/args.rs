@@ -20,6 +20,7 @@ use core_types::factor::{FactorLabel, FactorPolicy, LabelError};
 use core_types::grant::{GrantId, NotAGrantId};
 use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX, FACTORS_MAX, GRANT_USES_MAX};
 use core_types::pattern::Pattern;
+use core_types::protocol::explanation::{Asker, AskerError};
 use core_types::protocol::launcher::Mapping;
 use core_types::reference::SecretReference;
 use core_types::{DaemonName, NameError, Note, NoteError, ProfileName, SecretName};
@@ -344,9 +345,10 @@ pub(crate) struct RevokeGrantOptions {
 pub(crate) struct ExplainOptions {
     /// Name of the secret
     pub(crate) name: String,
-    /// Who would ask: `cli`, `daemon-launcher`, or an enrolled daemon [default: you, at the command line]
-    #[arg(long = "as", value_name = "REQUESTER", value_parser = daemon_name)]
-    pub(crate) requester: Option<DaemonName>,
+    /// Who would ask: `cli`, `daemon-launcher`, an enrolled daemon, or `unit:NAME` for a unit of systemd [default: you, at the
+    /// command line]
+    #[arg(long = "as", value_name = "REQUESTER", value_parser = asker)]
+    pub(crate) requester: Option<Asker>,
     /// For what
     #[arg(long, value_name = "OPERATION", value_enum, default_value = "get")]
     pub(crate) operation: ExplainedOperation,
@@ -793,6 +795,10 @@ fn pattern(text: &str) -> Result<Pattern, core_types::NameError> {
 
 fn daemon_name(text: &str) -> Result<DaemonName, core_types::NameError> {
     DaemonName::parse(text)
+}
+
+fn asker(text: &str) -> Result<Asker, AskerError> {
+    text.parse()
 }
 
 fn grant_id(text: &str) -> Result<GrantId, NotAGrantId> {

@@ -404,7 +404,12 @@ fn explaining() -> Vec<String> {
         grant: Some(grant()),
         decision: Decision::Denied(Gate::AccessRule),
     };
-    vec![line("secrets.explain", &SecretsRequest::from(explain)), line("reply.explanation", &explanation)]
+    let of_unit = Explain { requester: Some("unit:web.service".parse().unwrap()), ..explain.clone() };
+    vec![
+        line("secrets.explain", &SecretsRequest::from(explain)),
+        line("secrets.explain-unit", &SecretsRequest::from(of_unit)),
+        line("reply.explanation", &explanation),
+    ]
 }
 
 fn backups() -> Vec<String> {

@@ -4,6 +4,7 @@ use core_types::UnitName;
 use core_types::access::{AccessOperation, AccessPolicy};
 use core_types::header::Sender;
 use core_types::name::{BUS, CLI, DaemonName, LAUNCHER, PROFILE, ProfileName, SECRETS};
+use core_types::protocol::explanation::Asker;
 use core_types::protocol::profile::Operation;
 use core_types::rule_book::{Judged, RuleBook, Ruling};
 
@@ -124,9 +125,14 @@ impl Role {
 
 impl Requester {
     /// Whoever rules and the audit log know by this name: someone else than a sender, to be asked about.
-    pub(crate) fn known_as(name: &DaemonName) -> Self {
-        let role = if name.as_str() == CLI { Role::Cli } else { Role::of_daemon(name.as_str()) };
-        Self { name: name.as_str().to_owned(), role }
+    pub(crate) fn known_as(asker: &Asker) -> Self {
+        match asker {
+            Asker::Daemon(name) if name.as_str() == CLI => Self { name: CLI.to_owned(), role: Role::Cli },
+            Asker::Daemon(name) => {
+                Self { name: name.as_str().to_owned(), role: Role::of_daemon(name.as_str()) }
+            }
+            Asker::Unit(unit) => Self { name: unit.requester(), role: Role::Enrolled },
+        }
     }
 
     /// A systemd unit, for which `daemon-launcher` asks; whoever else claims to has no business here.

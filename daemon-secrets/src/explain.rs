@@ -3,7 +3,7 @@
 
 use core_types::access::AccessOperation;
 use core_types::header::Sender;
-use core_types::protocol::explanation::{Decision, Explain, Explanation, GateVerdict, Verdict};
+use core_types::protocol::explanation::{Asker, Decision, Explain, Explanation, GateVerdict, Verdict};
 use core_types::protocol::secrets::{Gate, SecretsDenial};
 
 use crate::acl::{AccessRules, Action, Requester, Role};
@@ -68,7 +68,7 @@ fn asked_about(call: &Explain, asker: &Requester) -> Result<Requester, Refusal> 
     match &call.requester {
         None => Ok(asker.clone()),
         Some(name) if asker.role() == Role::Cli => Ok(Requester::known_as(name)),
-        Some(name) if name.as_str() == asker.name() => Ok(asker.clone()),
+        Some(Asker::Daemon(name)) if name.as_str() == asker.name() => Ok(asker.clone()),
         Some(_) => {
             let denial = SecretsDenial::Identity { requester: asker.name().to_owned() };
             Err(Refusal { gate: Gate::Identity, denial })
@@ -78,7 +78,12 @@ fn asked_about(call: &Explain, asker: &Requester) -> Result<Requester, Refusal> 
 
 /// The attempt that would be made.
 fn attempt(call: &Explain, about: Requester) -> Attempt {
+    let is_unit = matches!(call.requester, Some(Asker::Unit(_)));
     let (action, requester) = match (call.operation, about.role()) {
+        // Nothing but credentials is asked for units.
+        (AccessOperation::Set, _) if is_unit => (Action::Set, about.out_of_place()),
+        (AccessOperation::Delete, _) if is_unit => (Action::Delete, about.out_of_place()),
+        (AccessOperation::List, _) if is_unit => return listing(call, about.out_of_place()),
         (AccessOperation::List, _) => return listing(call, about),
         // What `pds run` gives to a program is read by the launcher, which starts none for daemons of others.
         (AccessOperation::Run, Role::Cli) => (Action::GetBatch, Requester::launcher()),
@@ -273,6 +278,25 @@ mod tests {
 
     fn verdict(explanation: &Explanation, gate: Gate) -> &Verdict {
         &explanation.gates.iter().find(|verdict| verdict.gate == gate).unwrap().verdict
+    }
+
+    #[tokio::test]
+    async fn a_unit_may_what_its_rule_says_and_nothing_but_read() {
+        let world = World::with_vault().await;
+        world.set("web/key", b"x").await.unwrap();
+        world.write_config("[profiles.work.access.'unit:web.service']\nget = ['web/*']\nset = ['*']\n");
+        for (name, unit, operation, expected) in [
+            ("web/key", "unit:web.service", AccessOperation::Get, Decision::Allowed),
+            ("other", "unit:web.service", AccessOperation::Get, Decision::Denied(Gate::AccessRule)),
+            ("web/key", "unit:db.service", AccessOperation::Get, Decision::Denied(Gate::AccessRule)),
+            ("web/key", "unit:web.service", AccessOperation::Set, Decision::Denied(Gate::Identity)),
+            ("web/key", "unit:web.service", AccessOperation::List, Decision::Denied(Gate::Identity)),
+            ("web/key", "unit:web.service", AccessOperation::Run, Decision::Denied(Gate::Identity)),
+        ] {
+            let explanation = explained(&world, &call(name, Some(unit), operation), None).await;
+            assert_eq!(explanation.decision, expected, "{name} {unit} {operation:?}");
+            assert_eq!(explanation.requester, unit);
+        }
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use core_types::access::AccessOperation;
 use core_types::grant::GrantId;
 use core_types::limits::GRANT_SECONDS_DEFAULT;
 use core_types::protocol::bus::Enrolled;
-use core_types::protocol::explanation::{Decision, Explain};
+use core_types::protocol::explanation::{Asker, Decision, Explain};
 use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, RevokeGrant};
 use core_types::protocol::secrets::Gate;
 use serde::Serialize;
@@ -66,7 +66,7 @@ fn note_what_stands_in_its_way(session: &mut Session, call: &Grant) -> Result<()
     let explain = Explain {
         profile: call.profile.clone(),
         name: call.pattern.as_str().to_owned(),
-        requester: Some(call.to.clone()),
+        requester: Some(Asker::Daemon(call.to.clone())),
         operation: AccessOperation::Get,
     };
     let explanation = session.call(&explain)?;

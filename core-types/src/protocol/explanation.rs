@@ -1,12 +1,15 @@
 //! `pds explain`: what the gates of `daemon-secrets` would say of an attempt that nobody makes.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::grants::GrantEntry;
 use super::secrets::{Gate, SecretsDenial};
 use crate::access::AccessOperation;
-use crate::name::{DaemonName, ProfileName};
+use crate::name::{DaemonName, NameError, ProfileName};
 use crate::rule_book::CitedRule;
+use crate::unit::{UNIT_PREFIX, UnitName, UnitNameError};
 
 /// Asks what each gate would say. Nothing is read and no token is spent. The user may ask about anyone, a daemon of
 /// someone else about itself.
@@ -17,9 +20,39 @@ pub struct Explain {
     /// Name of the secret, as given by the user.
     pub name: String,
     /// Who would ask; `None` for the one who asks for the explanation.
-    pub requester: Option<DaemonName>,
+    pub requester: Option<Asker>,
     /// For what.
     pub operation: AccessOperation,
+}
+
+/// Who would ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Asker {
+    /// Whoever has this name on the bus; the user is `cli`.
+    Daemon(DaemonName),
+    /// A unit of systemd, for whose credential the launcher asks.
+    Unit(UnitName),
+}
+
+/// Why a text names nobody who could ask.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskerError {
+    /// `unit:`, and then no unit.
+    #[error(transparent)]
+    Unit(#[from] UnitNameError),
+    /// No name.
+    #[error(transparent)]
+    Daemon(#[from] NameError),
+}
+
+impl FromStr for Asker {
+    type Err = AskerError;
+    fn from_str(text: &str) -> Result<Self, AskerError> {
+        match text.strip_prefix(UNIT_PREFIX) {
+            Some(unit) => Ok(Self::Unit(UnitName::parse(unit)?)),
+            None => Ok(Self::Daemon(DaemonName::parse(text)?)),
+        }
+    }
 }
 
 /// What a gate would say.
