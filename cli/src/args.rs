@@ -596,6 +596,9 @@ pub(crate) struct InjectOptions {
 pub(crate) struct EnvOptions {
     #[command(flatten)]
     pub(crate) selected: SelectionOptions,
+    /// Do not go by the pds.toml of the working directory or a folder above
+    #[arg(long)]
+    pub(crate) no_project: bool,
     /// Who shall read it
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "shell")]
     pub(crate) format: EnvFormat,
@@ -648,6 +651,9 @@ pub(crate) struct SelectionOptions {
 pub(crate) struct RunOptions {
     #[command(flatten)]
     pub(crate) selected: SelectionOptions,
+    /// Do not go by the pds.toml of the working directory or a folder above
+    #[arg(long)]
+    pub(crate) no_project: bool,
     /// Hand on the secret NAME as an open file, its descriptor's number in the variable with `_FD` at its end
     #[arg(long = "fd", value_name = "NAME", value_parser = secret_name)]
     pub(crate) descriptors: Vec<SecretName>,

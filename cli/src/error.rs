@@ -29,6 +29,7 @@ use crate::env_file::EnvFileError;
 use crate::import::ImportError;
 use crate::input::InputError;
 use crate::output::{Messages, shown, time};
+use crate::project::ProjectFileError;
 use crate::prompt::PromptError;
 use crate::start::StartError;
 use crate::stop::StopError;
@@ -139,6 +140,8 @@ pub(crate) enum Failure {
     Input(#[from] InputError),
     #[error("{0}")]
     EnvFile(#[from] EnvFileError),
+    #[error("{0}")]
+    Project(#[from] ProjectFileError),
     #[error("{0}")]
     Assignment(#[from] AssignmentError),
     #[error("{0}")]
@@ -276,6 +279,7 @@ impl Failure {
             | Self::Prompt(_)
             | Self::Input(_)
             | Self::EnvFile(_)
+            | Self::Project(_)
             | Self::Assignment(_)
             | Self::Helper(_)
             | Self::Scan(_)
@@ -396,6 +400,7 @@ impl Failure {
                 Some("name the file itself; without -o the text goes to standard output".to_owned())
             }
             Self::TooMuch { .. } => Some("fill several templates, one after the other".to_owned()),
+            Self::Project(error) => Some(error.next()),
             Self::EnvFile(EnvFileError::Unreadable(error)) => error.next(),
             Self::EnvFile(_) => {
                 Some("write one NAME=value a line, in single quotes what has blanks or quotes".to_owned())

@@ -21,6 +21,7 @@ mod mask;
 mod new_file;
 mod output;
 mod progress;
+mod project;
 mod prompt;
 mod proofs;
 mod redirect;

@@ -39,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) output: Output,
     pub(crate) paths: Paths,
     profile: Option<ProfileName>,
+    /// The profile of the project, which counts for more than the configuration's.
+    of_project: Option<ProfileName>,
     client: Option<Client>,
 }
 
@@ -50,16 +52,20 @@ impl Session {
     pub(crate) fn new(options: Options) -> Result<Self, Failure> {
         let messages = Messages::new(&options);
         let output = Output::new(&options);
-        Ok(Self { messages, output, paths: Paths::from_environment()?, options, profile: None, client: None })
+        let paths = Paths::from_environment()?;
+        Ok(Self { messages, output, paths, options, profile: None, of_project: None, client: None })
     }
 
-    /// The profile the command is about: `-p`, `PDS_PROFILE`, the configuration's, `default`; in this order.
+    /// The profile the command is about: `-p`, `PDS_PROFILE`, the project's, the configuration's, `default`; in this order.
     ///
     /// # Errors
     /// More than one `-p`, a variable that is no name, or a configuration that cannot be used.
     pub(crate) fn profile(&mut self) -> Result<ProfileName, Failure> {
         let profile = match self.options.profiles.as_slice() {
-            [] => default_profile(std::env::var_os("PDS_PROFILE"), || self.config())?,
+            [] => default_profile(std::env::var_os("PDS_PROFILE"), || match &self.of_project {
+                Some(profile) => Ok(profile.clone()),
+                None => Ok(self.config()?.default_profile),
+            })?,
             [profile] => profile.clone(),
             _ => return Err(Failure::SeveralProfiles),
         };
@@ -70,6 +76,11 @@ impl Session {
     /// Says which profile the command is about, where the command itself names it.
     pub(crate) fn use_profile(&mut self, profile: ProfileName) {
         self.profile = Some(profile);
+    }
+
+    /// Says which profile the project names.
+    pub(crate) fn set_profile_of_project(&mut self, profile: Option<ProfileName>) {
+        self.of_project = profile;
     }
 
     /// Whether the command line names a profile.
@@ -297,11 +308,11 @@ impl Session {
 /// The profile of a command without `-p`, from the value of `PDS_PROFILE` or else the configuration.
 fn default_profile(
     variable: Option<std::ffi::OsString>,
-    config: impl FnOnce() -> Result<Config, Failure>,
+    otherwise: impl FnOnce() -> Result<ProfileName, Failure>,
 ) -> Result<ProfileName, Failure> {
     match variable.filter(|value| !value.is_empty()) {
         Some(value) => ProfileName::parse(value.to_string_lossy()).map_err(Failure::ProfileVariable),
-        None => Ok(config()?.default_profile),
+        None => otherwise(),
     }
 }
 
@@ -311,8 +322,7 @@ mod tests {
 
     #[test]
     fn the_variable_comes_before_the_configuration_and_an_empty_one_is_none() {
-        let config =
-            || Ok(Config { default_profile: ProfileName::parse("work").unwrap(), ..Config::default() });
+        let config = || Ok(ProfileName::parse("work").unwrap());
         assert_eq!(default_profile(Some("home".into()), config).unwrap().as_str(), "home");
         assert_eq!(default_profile(Some("".into()), config).unwrap().as_str(), "work");
         assert_eq!(default_profile(None, config).unwrap().as_str(), "work");

@@ -1,6 +1,7 @@
 //! `pds env`: assignments of the variables that `pds run` would set.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 
 use core_types::WireSecret;
 use core_types::child::environment::{FIRST_DESCRIPTOR, environment};
@@ -8,16 +9,17 @@ use core_types::child::references;
 use core_types::protocol::launcher::Run;
 use core_types::protocol::secrets::NamedSecret;
 
-use super::selection;
-use crate::args::{EnvFormat, EnvOptions, SelectionOptions};
+use crate::args::{EnvFormat, EnvOptions};
 use crate::assignments;
 use crate::env_file;
 use crate::error::Failure;
 use crate::fetch::{self, denied};
+use crate::project::Wanted;
 use crate::session::Session;
 
 pub(super) fn run(session: &mut Session, options: &EnvOptions) -> Result<(), Failure> {
-    let variables = variables(session, &options.selected, fetch::selected)?;
+    let wanted = super::wanted(session, &options.selected, options.no_project)?;
+    let variables = variables(session, wanted, &options.selected.env_files, fetch::selected)?;
     let variables: Vec<(&[u8], &[u8])> = variables.iter().map(split).collect();
     let format = if session.output.wants_json() { EnvFormat::Json } else { options.format };
     let text = assignments::written(format, &variables)?;
@@ -33,15 +35,16 @@ pub(super) fn run(session: &mut Session, options: &EnvOptions) -> Result<(), Fai
 /// The variables that `pds run` would set, as `NAME=value`; `read` reads what is selected by its own names.
 pub(super) fn variables(
     session: &mut Session,
-    selected: &SelectionOptions,
+    wanted: Wanted,
+    env_files: &[PathBuf],
     read: impl FnOnce(&mut Session, &Run) -> Result<Vec<NamedSecret>, Failure>,
 ) -> Result<Vec<WireSecret>, Failure> {
     let run = Run {
         profiles: session.profiles()?,
-        selection: selection(selected),
-        mappings: selected.mappings.clone(),
-        prefix: selected.prefix.clone().unwrap_or_default(),
-        environment: env_file::read_all(&selected.env_files)?,
+        selection: wanted.selection,
+        mappings: wanted.mappings,
+        prefix: wanted.prefix,
+        environment: env_file::read_all(env_files)?,
         ..Run::default()
     };
     let referrals = references::find(&run.environment).map_err(denied)?;

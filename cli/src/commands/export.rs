@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
+use core_types::WireSecret;
 use core_types::protocol::launcher::Run;
 use core_types::protocol::secrets::{List, NamedSecret};
 use zeroize::Zeroizing;
 
-use super::{env, selection};
+use super::env;
 use crate::args::{EnvFormat, ExportFormat, ExportOptions};
 use crate::assignments;
 use crate::error::Failure;
@@ -16,6 +17,7 @@ use crate::fetch;
 use crate::import::{ImportError, names};
 use crate::kubernetes;
 use crate::new_file::NewFile;
+use crate::project;
 use crate::session::Session;
 
 pub(super) fn run(session: &mut Session, options: &ExportOptions) -> Result<(), Failure> {
@@ -26,7 +28,7 @@ pub(super) fn run(session: &mut Session, options: &ExportOptions) -> Result<(), 
     }
     let (text, count) = match options.format.as_variables() {
         Some(format) => {
-            let variables = env::variables(session, &options.selected, fetch::in_parts)?;
+            let variables = variables(session, options)?;
             let pairs: Vec<(&[u8], &[u8])> = variables.iter().map(env::split).collect();
             (assignments::written(format, &pairs)?, pairs.len())
         }
@@ -35,7 +37,7 @@ pub(super) fn run(session: &mut Session, options: &ExportOptions) -> Result<(), 
                 Some(name) => name.clone(),
                 None => session.profile()?.as_str().to_owned(),
             };
-            let variables = env::variables(session, &options.selected, fetch::in_parts)?;
+            let variables = variables(session, options)?;
             let pairs: Vec<(&[u8], &[u8])> = variables.iter().map(env::split).collect();
             (kubernetes::secret(&name, &pairs)?, pairs.len())
         }
@@ -77,10 +79,19 @@ fn check_options(options: &ExportOptions) -> Result<(), ImportError> {
     Ok(())
 }
 
+/// The variables that the command line selects; a project has no say in what leaves.
+fn variables(session: &mut Session, options: &ExportOptions) -> Result<Vec<WireSecret>, Failure> {
+    let wanted = project::wanted(&options.selected, None)?;
+    env::variables(session, wanted, &options.selected.env_files, fetch::in_parts)
+}
+
 /// All selected secrets as one JSON object of their names, or of those that they had elsewhere.
 fn by_names(session: &mut Session, options: &ExportOptions) -> Result<(Zeroizing<Vec<u8>>, usize), Failure> {
-    let run =
-        Run { profiles: session.profiles()?, selection: selection(&options.selected), ..Run::default() };
+    let run = Run {
+        profiles: session.profiles()?,
+        selection: project::wanted(&options.selected, None)?.selection,
+        ..Run::default()
+    };
     let secrets = fetch::in_parts(session, &run)?;
     let originals = if options.original_names { originals(session, &run)? } else { BTreeMap::new() };
     let named = secrets.iter().map(|NamedSecret { name, value }| {

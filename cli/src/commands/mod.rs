@@ -47,7 +47,6 @@ use std::time::Instant;
 use core_ipc::CallError;
 use core_types::header::Refusal;
 use core_types::protocol::launcher::{Files, Handed};
-use core_types::protocol::secrets::Selection;
 
 pub(crate) use self::answer::HelperError;
 pub(crate) use self::completions::Question;
@@ -58,7 +57,8 @@ use crate::args::{
 };
 use crate::env_file;
 use crate::error::Failure;
-use crate::output::Messages;
+use crate::output::{Messages, shown};
+use crate::project::{self, ProjectFileError, Wanted};
 use crate::session::Session;
 
 /// Runs the command of a command line, and answers the exit code of the process.
@@ -150,17 +150,24 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
 
 /// `pds run`: what it needs of the session, around what it does.
 fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failure> {
+    let mut wanted = wanted(session, &options.selected, options.no_project)?;
     let profiles = session.profiles()?;
     let witness = session.paths.witness();
-    let selected = &options.selected;
-    let variables = env_file::read_all(&selected.env_files)?;
-    let files =
-        options.files.as_ref().map(|folder| wanted_files(folder.as_deref(), options.owner)).transpose()?;
+    let variables = env_file::read_all(&options.selected.env_files)?;
+    if options.files.is_some() {
+        // What the project says of variables is not meant for files.
+        (wanted.mappings, wanted.prefix) = (Vec::new(), String::new());
+    }
+    if let (true, Some(_), Some(path)) = (options.here, &wanted.files, &wanted.project) {
+        return Err(ProjectFileError::FilesAndOption { path: path.clone(), option: "--here" }.into());
+    }
+    let folder = options.files.as_ref().or(wanted.files.as_ref());
+    let files = folder.map(|folder| wanted_files(folder.as_deref(), options.owner)).transpose()?;
     let plan = || RunPlan {
         profiles: profiles.clone(),
-        selection: selection(selected),
-        mappings: selected.mappings.clone(),
-        prefix: selected.prefix.clone().unwrap_or_default(),
+        selection: wanted.selection.clone(),
+        mappings: wanted.mappings.clone(),
+        prefix: wanted.prefix.clone(),
         variables: variables.clone(),
         handed: Handed {
             descriptors: options.descriptors.clone(),
@@ -192,8 +199,15 @@ fn wanted_files(folder: Option<&Path>, owner: Option<(u32, u32)>) -> Result<File
     Ok(Files { folder, owner })
 }
 
-/// Which secrets are selected by their own names: all, if nothing else is said.
-fn selection(options: &SelectionOptions) -> Selection {
-    let all = options.only.is_empty() && !options.none;
-    if all { Selection::All } else { Selection::Only(options.only.clone()) }
+/// What a command is to be given, by its command line and the project file of its working directory.
+fn wanted(session: &mut Session, options: &SelectionOptions, no_project: bool) -> Result<Wanted, Failure> {
+    // Without a working directory there is no project.
+    let folder = std::env::current_dir().ok().filter(|_| !no_project);
+    let found = folder.map(|folder| project::find(&folder)).transpose()?.flatten();
+    if let Some(found) = &found {
+        session.messages.detail(shown(&found.told()));
+    }
+    let wanted = project::wanted(options, found.as_ref())?;
+    session.set_profile_of_project(wanted.profile.clone());
+    Ok(wanted)
 }
