@@ -7,7 +7,7 @@
 //! the launcher, the programs would miss. The two know each other by the sockets that they were given
 //! (`core_daemon::Units`); elsewhere one starts the other. Either way one spawner serves one launcher, and ends with it.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -141,7 +141,7 @@ pub fn run() -> ExitCode {
     let (channel, shown) = match asked {
         Ok(asked) => asked,
         Err(error) => {
-            eprintln!("pds-spawner: there is no launcher: {error}");
+            say(format_args!("there is no launcher: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -187,8 +187,14 @@ fn launcher_of_unit(listener: OwnedFd) -> io::Result<(UnixStream, OwnedFd)> {
         if let Ok(shown) = shown_by_launcher(&channel, &units, &paths) {
             return Ok((channel, shown));
         }
-        eprintln!("pds-spawner: turned away a process that is not the launcher");
+        say(format_args!("turned away a process that is not the launcher"));
     }
+}
+
+/// Tells whoever looks after this process, by the journal or the daemons' log.
+fn say(what: std::fmt::Arguments<'_>) {
+    // Nobody is left to hear of it.
+    let _ = writeln!(io::stderr(), "pds-spawner: {what}");
 }
 
 /// The file that the witness is to show, if it is the launcher that sends it.
