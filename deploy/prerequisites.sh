@@ -55,6 +55,8 @@ look_for_packages() {
         has pkcheck || need 'polkit, which logind asks whether suspend is to wait' polkitd
         has dash || need 'dash, to read what pds env writes' dash
         has fish || need 'fish, for the same, and to complete command lines' fish
+        has ed || need 'ed, to edit secrets' ed
+        has vi || need 'vim, for the same' vim-tiny
         has zsh || need 'zsh, to complete command lines' zsh
         has direnv || need 'direnv, for the same' direnv
         has_python_dotenv || need 'python-dotenv, for the same' python3-dotenv

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use core_ipc::wire::PublicKey;
 use core_types::access::AccessOperation;
@@ -29,9 +30,10 @@ use jiff::Timestamp;
 use crate::error::Usage;
 use crate::expiry;
 use crate::lazy::commands;
+use crate::picker;
 
 pub(crate) use self::answer::HelperCommand;
-pub(crate) use self::comfort::{CompletionsOptions, Shell};
+pub(crate) use self::comfort::{CompletionsOptions, EditOptions, QrOptions, Shell};
 pub(crate) use self::scan::ScanOptions;
 pub(crate) use self::transfer::{ExportFormat, ExportOptions, ImportFormat, ImportOptions, Policy};
 
@@ -118,6 +120,10 @@ commands! {
     "set" => Set { options SetOptions },
     /// Write the value of a secret to standard output
     "get" => Get { options GetOptions },
+    /// Edit a secret in your editor, on a file in memory
+    "edit" => Edit { options EditOptions },
+    /// Show a secret as a QR code, for a telephone to read
+    "qr" => Qr { options QrOptions },
     /// Write the one-time code of now, of a secret that makes such codes
     "totp" => Totp { options TotpOptions },
     /// List names of secrets, never values
@@ -211,8 +217,8 @@ pub(crate) struct ManOptions {
 /// Options of `pds get`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GetOptions {
-    /// Name of the secret
-    pub(crate) name: String,
+    /// Name of the secret [on a terminal: chosen from a list]
+    pub(crate) name: Option<String>,
     /// An older version, by its number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) version: Option<u64>,
@@ -857,13 +863,27 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arg
     // Never dropped: taking the description of all commands apart takes a fifth of the time of a short command.
     let mut command = ManuallyDrop::new(Args::command());
     let matches = command.try_get_matches_from_mut(answer::by_name(arguments)).map_err(Usage)?;
-    Args::from_arg_matches(&matches).map_err(Usage)
+    let args = Args::from_arg_matches(&matches).map_err(Usage)?;
+    match &args.command {
+        Command::Get(GetOptions { name: None, .. }) if args.options.quiet || !picker::is_possible() => {
+            Err(Usage(missing(&mut command, "get", "<NAME>")))
+        }
+        _ => Ok(args),
+    }
+}
+
+/// What clap says of an argument that has to be given.
+fn missing(root: &mut clap::Command, command: &str, argument: &str) -> clap::Error {
+    let mut error = clap::Error::new(ErrorKind::MissingRequiredArgument);
+    error.insert(ContextKind::InvalidArg, ContextValue::Strings(vec![argument.to_owned()]));
+    if let Some(command) = root.find_subcommand_mut(command) {
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
+    }
+    error
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::error::ErrorKind;
-
     use super::*;
 
     fn parsed(line: &[&str]) -> Args {

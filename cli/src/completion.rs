@@ -42,7 +42,7 @@ enum Kind {
 fn kind(path: &str, argument: &Arg) -> Kind {
     match (path, argument.get_id().as_str()) {
         (_, "profiles") => Kind::Profile,
-        ("set" | "get" | "totp" | "history" | "restore" | "purge" | "explain", "name")
+        ("set" | "get" | "edit" | "qr" | "totp" | "history" | "restore" | "purge" | "explain", "name")
         | ("rm", "names")
         | ("mv", "from" | "to")
         | ("list" | "grant", "pattern")

@@ -24,7 +24,7 @@ use crate::args::{
 };
 use crate::assignments::AssignmentError;
 use crate::commands::run::RunError;
-use crate::commands::{HelperError, ScanError};
+use crate::commands::{CodeError, EditError, HelperError, ScanError};
 use crate::env_file::EnvFileError;
 use crate::import::ImportError;
 use crate::input::InputError;
@@ -152,6 +152,10 @@ pub(crate) enum Failure {
     Import(#[from] ImportError),
     #[error("{0}")]
     Totp(#[from] TotpError),
+    #[error("{0}")]
+    Edit(#[from] EditError),
+    #[error("{0}")]
+    Code(#[from] CodeError),
     #[error("{} is a folder, a link or a device", path.display())]
     NotAFile { path: PathBuf },
     #[error("it would become {bytes} bytes long, and at most {limit} are allowed")]
@@ -259,6 +263,7 @@ impl Failure {
             | Self::SeveralKeys { .. }
             | Self::NotAPublicKey { .. }
             | Self::SeveralPasswords
+            | Self::Code(CodeError::WouldBeKept)
             | Self::WordsWouldBeKept => Exit::Usage,
             Self::Words(_) | Self::Import(ImportError::WrongPassword) => Exit::WrongFactor,
             Self::Import(ImportError::Conflicts { .. }) => Exit::Exists,
@@ -285,6 +290,8 @@ impl Failure {
             | Self::Scan(_)
             | Self::Import(_)
             | Self::Totp(_)
+            | Self::Edit(_)
+            | Self::Code(_)
             | Self::NotAFile { .. }
             | Self::TooMuch { .. }
             | Self::Output(_)
@@ -390,6 +397,8 @@ impl Failure {
             Self::Prompt(error) => error.next(),
             Self::Input(error) => error.next(),
             Self::Helper(error) => error.next(),
+            Self::Edit(error) => error.next(),
+            Self::Code(error) => Some(error.next().to_owned()),
             Self::Totp(_) => {
                 Some("store what the service shows: its base32, or the address in its QR code".to_owned())
             }
@@ -734,7 +743,12 @@ fn what_failed(command: &Command) -> String {
             format!("cannot restore {}", shown(&options.backup.to_string_lossy()))
         }
         Command::Set(options) => format!("cannot store '{}'", shown(&options.name)),
-        Command::Get(options) => format!("cannot read '{}'", shown(&options.name)),
+        Command::Get(options) => match &options.name {
+            Some(name) => format!("cannot read '{}'", shown(name)),
+            None => "cannot read".to_owned(),
+        },
+        Command::Edit(options) => format!("cannot edit '{}'", shown(&options.name)),
+        Command::Qr(options) => format!("cannot draw '{}'", shown(&options.name)),
         Command::Read(options) => format!("cannot read {}", options.reference),
         Command::Inject(_) => "cannot fill the template".to_owned(),
         Command::Env(_) => "cannot print the variables".to_owned(),
@@ -1136,7 +1150,7 @@ mod tests {
 
     #[test]
     fn names_in_messages_cannot_steer_the_terminal() {
-        let command = Command::Get(GetOptions { name: "a\x1b]0;x\x07".to_owned(), version: None });
+        let command = Command::Get(GetOptions { name: Some("a\x1b]0;x\x07".to_owned()), version: None });
         assert_eq!(what_failed(&command), "cannot read 'a\\u{1b}]0;x\\u{7}'");
     }
 }

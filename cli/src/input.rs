@@ -52,6 +52,11 @@ impl Source {
         }
     }
 
+    /// A file that is open, with a name for messages.
+    pub(crate) fn opened(origin: String, file: File) -> Self {
+        Self { origin, file }
+    }
+
     /// Standard input.
     ///
     /// # Errors

@@ -7,11 +7,14 @@ use core_types::limits::PASSWORD_BYTES_MAX;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
+};
 use zeroize::Zeroizing;
 
 use crate::args::PasswordOptions;
 use crate::input::{InputError, Source, remove_line_feed};
+use crate::picker::{Drawn, Keys};
 
 /// A secret that was read, wiped when dropped.
 pub(crate) type Typed = Zeroizing<Vec<u8>>;
@@ -207,6 +210,51 @@ impl Terminal {
             answer.push(byte);
         }
         Ok(matches!(answer.trim_ascii().to_ascii_lowercase().as_slice(), b"y" | b"yes"))
+    }
+
+    /// Shows what `each` draws, below the line of the cursor, and gives it what is typed, until it is done; then nothing of
+    /// it is left. Signals are treated as by [`Self::hidden`].
+    ///
+    /// # Errors
+    /// The terminal failed.
+    pub(crate) fn each_key<T>(&self, mut each: impl FnMut(Keys<'_>) -> Drawn<T>) -> Result<T, PromptError> {
+        let done = loop {
+            let hidden = Hidden::enter(&self.device).map_err(PromptError::Terminal)?;
+            self.draw(&mut each)?;
+            let done = loop {
+                if !hidden.wait().map_err(PromptError::Terminal)? {
+                    break None;
+                }
+                let mut bytes = [0; 64];
+                let count = match (&self.device).read(&mut bytes) {
+                    Ok(0) => return Err(PromptError::Cancelled),
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(PromptError::Terminal(error)),
+                };
+                if let Drawn::Done(done) = each(Keys::Typed(&bytes[..count])) {
+                    break Some(done);
+                }
+                self.draw(&mut each)?;
+            };
+            self.write("\r\x1b[J")?;
+            if let Some(done) = done {
+                break done;
+            }
+        };
+        Ok(done)
+    }
+
+    fn draw<T>(&self, each: &mut impl FnMut(Keys<'_>) -> Drawn<T>) -> Result<(), PromptError> {
+        let size =
+            tcgetwinsize(&self.device).map(|size| (usize::from(size.ws_row), usize::from(size.ws_col)));
+        // One that does not know its size is taken for the usual one.
+        let (rows, columns) =
+            size.ok().filter(|(rows, columns)| *rows > 0 && *columns > 0).unwrap_or((24, 80));
+        match each(Keys::Draw { rows, columns }) {
+            Drawn::Show(text) => self.write(&text),
+            _ => Ok(()),
+        }
     }
 
     /// One line, or `None` when a signal came.

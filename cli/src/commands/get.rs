@@ -7,8 +7,10 @@ use core_types::reference::SecretReference;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::error::Failure;
+use super::list;
+use crate::error::{Exit, Failure};
 use crate::fields;
+use crate::picker;
 use crate::session::Session;
 
 /// `pds get --json`: the value as text where it is UTF-8, else as base64 (RFC 4648, section 4).
@@ -22,9 +24,25 @@ struct Value<'a> {
     value_base64: Option<&'a str>,
 }
 
-pub(super) fn run(session: &mut Session, name: &str, version: Option<u64>) -> Result<(), Failure> {
+pub(super) fn run(session: &mut Session, name: Option<&str>, version: Option<u64>) -> Result<(), Failure> {
     let profile = session.profile()?;
-    write(session, profile, name, version)
+    match name {
+        Some(name) => write(session, profile, name, version),
+        None => choose(session, profile, version),
+    }
+}
+
+/// Has the user choose one of the names first.
+fn choose(session: &mut Session, profile: ProfileName, version: Option<u64>) -> Result<(), Failure> {
+    let names = list::names(session, &profile)?;
+    if names.is_empty() {
+        session.messages.note(format!("there is no secret in profile '{profile}' to choose"));
+        return Err(Failure::Reported(Exit::NotFound));
+    }
+    match picker::pick(&names)? {
+        Some(name) => write(session, profile, name, version),
+        None => Err(Failure::Reported(Exit::Failed)),
+    }
 }
 
 /// `pds read`: the same for what a reference leads to.

@@ -7,6 +7,7 @@ mod completions;
 mod config;
 mod daemon;
 mod doctor;
+mod edit;
 mod enroll;
 mod env;
 mod explain;
@@ -26,6 +27,7 @@ mod mv;
 mod passwd;
 mod profile;
 mod ps;
+mod qr;
 mod reads;
 mod recovery;
 mod rekey;
@@ -50,6 +52,8 @@ use core_types::protocol::launcher::{Files, Handed};
 
 pub(crate) use self::answer::HelperError;
 pub(crate) use self::completions::Question;
+pub(crate) use self::edit::EditError;
+pub(crate) use self::qr::CodeError;
 use self::run::{RunError, RunPlan};
 pub(crate) use self::scan::ScanError;
 use crate::args::{
@@ -101,7 +105,9 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Backup(options) => backup::run(session, &options.file, options.force),
         Command::RestoreBackup(options) => restore_backup::run(session, options),
         Command::Set(options) => set::run(session, options),
-        Command::Get(options) => get::run(session, &options.name, options.version),
+        Command::Get(options) => get::run(session, options.name.as_deref(), options.version),
+        Command::Edit(options) => edit::run(session, &options.name),
+        Command::Qr(options) => qr::run(session, options),
         Command::Totp(options) => totp::run(session, &options.name),
         Command::List(options) => list::run(session, options.pattern.as_ref(), options.long),
         Command::Rm(options) => rm::run(session, &options.names, options.yes),
