@@ -25,6 +25,7 @@ pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod scan;
+pub mod schema;
 mod spec;
 pub mod ssh;
 pub mod strace;

@@ -39,6 +39,7 @@ guides! {
     "pds-vault"(5) "the encrypted vault of a profile" = "vault-format.md";
     "pds-audit-log"(5) "the log of what was asked of pds" = "audit-log.md";
     "pds-backup"(5) "a vault as one encrypted file" = "backup-format.md";
+    "pds-json"(7) "what commands of pds print with --json" = "json.md";
     "pds-protocol"(7) "the encrypted bus of pds" = "protocol.md";
     "pds-import-export"(7) "moving secrets into pds and out of it" = "import-export.md";
     "pds-operations"(7) "backup, rotation and incidents with pds" = "operations.md";
@@ -154,6 +155,20 @@ mod tests {
         let there: BTreeSet<String> = names.filter(|name| name.ends_with(".md")).collect();
         let known: BTreeSet<String> = GUIDES.iter().map(|guide| guide.file.to_owned()).collect();
         assert_eq!(there, known);
+    }
+
+    #[test]
+    fn every_command_is_on_the_page_of_json() {
+        fn check(command: &clap::Command, text: &str) {
+            let below: Vec<_> = command.get_subcommands().collect();
+            let words = name(command).to_owned();
+            let spoken = command.get_bin_name().unwrap_or(&words);
+            assert!(!below.is_empty() || text.contains(&format!("`{spoken}`")), "{spoken}");
+            below.iter().for_each(|below| check(below, text));
+        }
+        let mut command = Args::command();
+        command.build();
+        check(&command, GUIDES.iter().find(|guide| guide.file == "json.md").unwrap().text);
     }
 
     #[test]
