@@ -21,6 +21,7 @@ use core_types::factor::{FactorLabel, FactorPolicy, LabelError};
 use core_types::grant::{GrantId, NotAGrantId};
 use core_types::limits::{AUDIT_PAGE_MAX, DEADLINE_MS_MAX, FACTORS_MAX, GRANT_USES_MAX};
 use core_types::pattern::Pattern;
+use core_types::program::{ImageDigest, NotADigest};
 use core_types::protocol::explanation::{Asker, AskerError};
 use core_types::protocol::launcher::Mapping;
 use core_types::reference::SecretReference;
@@ -674,6 +675,9 @@ pub(crate) struct RunOptions {
     /// The user and group that the files belong to, as numbers
     #[arg(long, value_name = "UID:GID", value_parser = owner, requires = "files")]
     pub(crate) owner: Option<(u32, u32)>,
+    /// Start the command only if this is in its file, and start just what was read there: blake3: and 64 hex digits
+    #[arg(long, value_name = "blake3:HEX", value_parser = image_digest, conflicts_with = "here")]
+    pub(crate) pin: Option<ImageDigest>,
     /// Write [REDACTED] in the place of every value that the command writes, also encoded
     #[arg(long, conflicts_with = "here")]
     pub(crate) mask: bool,
@@ -844,6 +848,10 @@ fn label(text: &str) -> Result<FactorLabel, ValueError> {
 fn mapping(text: &str) -> Result<Mapping, ValueError> {
     let (variable, name) = text.split_once('=').ok_or(ValueError::NoEquals)?;
     Ok(Mapping { variable: variable.to_owned(), name: SecretName::parse(name)? })
+}
+
+fn image_digest(text: &str) -> Result<ImageDigest, NotADigest> {
+    text.parse()
 }
 
 fn owner(text: &str) -> Result<(u32, u32), ValueError> {

@@ -698,6 +698,10 @@ fn launcher_next(denial: &LauncherDenial) -> Option<String> {
     Some(match denial {
         LauncherDenial::Secrets(denial) => return secrets_next(denial, None),
         LauncherDenial::SecretsUnreachable(_) => "see `pds status` and `pds daemon logs`".to_owned(),
+        LauncherDenial::OtherImage { .. } => {
+            "find out who changed it; if it was an update that you trust, pin it anew".to_owned()
+        }
+        LauncherDenial::Unpinnable(_) => "leave --pin and [profiles.NAME.run] out for it".to_owned(),
         LauncherDenial::FileAndFolder { .. } => "leave one of them out with --only".to_owned(),
         LauncherDenial::TooMuchToMask { .. } => "select fewer with --only, or leave --mask out".to_owned(),
         LauncherDenial::Collision { .. } => "leave it out with --only".to_owned(),

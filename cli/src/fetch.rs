@@ -71,7 +71,7 @@ fn part_of(
     secrets: &mut Vec<NamedSecret>,
 ) -> Result<(), Failure> {
     let patterns = names.iter().filter_map(|name| Pattern::parse(name.as_str()).ok()).collect();
-    let batch = GetBatch { profile: profile.clone(), selection: Selection::Only(patterns) };
+    let batch = GetBatch { profile: profile.clone(), selection: Selection::Only(patterns), program: None };
     loop {
         match read(session, &batch) {
             Ok(mut found) => {

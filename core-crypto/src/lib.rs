@@ -19,6 +19,7 @@ pub mod private_fs;
 pub mod random;
 mod sealed_file;
 mod sealed_frames;
+mod sealed_image;
 mod secure_bytes;
 #[cfg(feature = "sharing")]
 pub mod sharing;
@@ -28,5 +29,6 @@ pub use checksum::{checksum, digest};
 pub use random::EntropyError;
 pub use sealed_file::sealed_file;
 pub use sealed_frames::{FrameReader, FrameWriter, FramesError};
+pub use sealed_image::sealed_image;
 pub use secure_bytes::SecureBytes;
 pub use stack::scrubbed;

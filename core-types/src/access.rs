@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{CLI, DaemonName, LAUNCHER, ProfileName};
 use crate::pattern::Pattern;
+use crate::program::Program;
 use crate::unit::{UNIT_PREFIX, UnitName, UnitNameError};
 
 /// What rules are about.
@@ -171,22 +172,32 @@ impl AccessTable {
 /// The tables of one profile, by requester.
 pub type ProfileAccess = BTreeMap<RuleRequester, AccessTable>;
 
+/// Which programs alone `pds run` gives the secrets of one profile to, by name or pattern; what none matches may go to any.
+pub type ProfilePrograms = BTreeMap<Pattern, Vec<Program>>;
+
 /// All rules, by profile.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct AccessPolicy(pub BTreeMap<ProfileName, ProfileAccess>);
+pub struct AccessPolicy {
+    /// Who may do what.
+    pub tables: BTreeMap<ProfileName, ProfileAccess>,
+    /// Which programs may be given what.
+    pub programs: BTreeMap<ProfileName, ProfilePrograms>,
+}
 
 impl AccessPolicy {
     /// The table of a requester in a profile, if it has one.
     #[must_use]
     pub fn table(&self, profile: &str, requester: &str) -> Option<&AccessTable> {
-        let (_, access) = self.0.iter().find(|(name, _)| name.as_str() == profile)?;
+        let (_, access) = self.tables.iter().find(|(name, _)| name.as_str() == profile)?;
         access.iter().find(|(name, _)| name.as_str() == requester).map(|(_, table)| table)
     }
 
     /// How many patterns there are in all tables.
     #[must_use]
     pub fn patterns(&self) -> usize {
-        self.0.values().flat_map(BTreeMap::values).map(AccessTable::patterns).sum()
+        let tables = self.tables.values().flat_map(BTreeMap::values);
+        let programs = self.programs.values().map(BTreeMap::len);
+        tables.map(AccessTable::patterns).chain(programs).sum()
     }
 }
 
@@ -240,6 +251,9 @@ mod tests {
             ("[profiles.work.access.cli]\nget = 'a'\n", "line 2", "get"),
             ("[profiles.work.access.cli]\nget = ['a']\nget = ['b']\n", "line 3", "get"),
             ("[profiles.work.access.cli]\n[profiles.work.access.cli]\n", "line 2", "cli"),
+            ("[profiles.work.run]\n'a b' = []\n", "line 2", "'a b'"),
+            ("[profiles.work.run]\na = [{ path = '/a' }]\n", "line 2", "image"),
+            ("[profiles.work.run]\na = [{ path = '/a', image = 'blake3:00' }]\n", "line 2", "64 hex"),
         ];
         for (text, line, word) in table {
             let error = policy(text).unwrap_err();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::access::{AccessPolicy, ProfileAccess};
+use crate::access::{AccessPolicy, ProfileAccess, ProfilePrograms};
 use crate::limits::{CACHE_TTL_SECONDS_MAX, OLD_VERSIONS_DEFAULT, OLD_VERSIONS_MAX};
 use crate::lock_times::LockTimes;
 use crate::name::{NameError, ProfileName};
@@ -187,6 +187,7 @@ struct RawProfile {
     audit: Option<AuditMode>,
     lock: LockTimes,
     access: ProfileAccess,
+    run: ProfilePrograms,
 }
 
 #[derive(Deserialize, Default)]
@@ -297,6 +298,8 @@ impl Config {
         };
         let access = raw.profiles.iter().filter(|(_, profile)| !profile.access.is_empty());
         let access = access.map(|(name, profile)| (name.clone(), profile.access.clone()));
+        let programs = raw.profiles.iter().filter(|(_, profile)| !profile.run.is_empty());
+        let programs = programs.map(|(name, profile)| (name.clone(), profile.run.clone()));
         let profiles = raw.profiles.iter();
         let profiles = profiles.map(|(name, RawProfile { audit, lock, .. })| {
             (name.clone(), ProfileConfig { audit: *audit, lock: *lock })
@@ -307,7 +310,7 @@ impl Config {
             unlock_cost: raw.unlock.cost(defaults.unlock_cost)?,
             audit: raw.audit.checked()?,
             lock: raw.lock,
-            access: AccessPolicy(access.collect()),
+            access: AccessPolicy { tables: access.collect(), programs: programs.collect() },
             profiles: profiles.collect(),
             default_profile: match raw.default_profile {
                 None => defaults.default_profile,

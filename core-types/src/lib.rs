@@ -19,6 +19,7 @@ pub mod paths;
 pub mod pattern;
 pub mod pattern_set;
 pub mod policy_check;
+pub mod program;
 pub mod project;
 pub mod protocol;
 pub mod reference;

@@ -82,7 +82,7 @@ pub struct Overlaps {
 #[must_use]
 pub fn overlaps(policy: &AccessPolicy) -> Overlaps {
     let mut search = Search { found: Overlaps::default(), left: COMPARISONS_MAX };
-    for (profile, access) in &policy.0 {
+    for (profile, access) in &policy.tables {
         for (requester, table) in access {
             let name = format!("[profiles.{profile}.access.{}]", requester.as_str());
             search.table(&name, table);

@@ -9,7 +9,7 @@ use crate::limits::SECRET_NAME_BYTES_MAX;
 use crate::name::{NameError, SecretName};
 
 /// A pattern such as `db/*` or `*-token`; a pattern without `*` matches just that name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(String);
 

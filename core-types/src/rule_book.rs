@@ -7,18 +7,19 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{AccessOperation, AccessPolicy, AccessTable, RuleRequester};
+use crate::access::{AccessOperation, AccessPolicy, AccessTable, ProfilePrograms, RuleRequester};
 use crate::name::{CLI, LAUNCHER};
 use crate::pattern::Pattern;
 use crate::pattern_set::PatternSet;
+use crate::program::Program;
 
 /// Whom a rule is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judged<'a> {
     /// The command line of the user.
     Cli,
-    /// `daemon-launcher`, which reads for `pds run`.
-    Launcher,
+    /// `daemon-launcher`, which reads for `pds run`, and for which program, where it knows.
+    Launcher(Option<&'a Program>),
     /// A daemon of someone else, by its name.
     Enrolled(&'a str),
     /// Whoever no rule can allow anything.
@@ -31,7 +32,7 @@ impl<'a> Judged<'a> {
     pub fn name(self) -> &'a str {
         match self {
             Self::Cli => CLI,
-            Self::Launcher => LAUNCHER,
+            Self::Launcher(_) => LAUNCHER,
             Self::Enrolled(name) | Self::Nobody(name) => name,
         }
     }
@@ -39,7 +40,7 @@ impl<'a> Judged<'a> {
     /// What a rule must allow for it to have a value: what the launcher reads it gives to a program.
     #[must_use]
     pub fn reading(self) -> AccessOperation {
-        if self == Self::Launcher { AccessOperation::Run } else { AccessOperation::Get }
+        if matches!(self, Self::Launcher(_)) { AccessOperation::Run } else { AccessOperation::Get }
     }
 }
 
@@ -47,7 +48,7 @@ impl<'a> From<&'a RuleRequester> for Judged<'a> {
     fn from(requester: &'a RuleRequester) -> Self {
         match requester.as_str() {
             CLI => Self::Cli,
-            LAUNCHER => Self::Launcher,
+            LAUNCHER => Self::Launcher(None),
             name => Self::Enrolled(name),
         }
     }
@@ -75,6 +76,8 @@ pub enum Rule<'a> {
     Listed(AccessOperation, Option<&'a Pattern>),
     /// The table lists nothing that allows it.
     NotListed(AccessOperation),
+    /// This pattern leaves it to other programs.
+    OtherPrograms(&'a Pattern),
     /// No rule can allow it: the requester never asks for such a thing.
     Never,
 }
@@ -92,6 +95,7 @@ impl Ruling<'_> {
             Rule::Denied(pattern) => (RuleKey::Deny, Some(pattern)),
             Rule::Listed(operation, pattern) => (RuleKey::Listed(operation), pattern),
             Rule::NotListed(operation) => (RuleKey::NotListed(operation), None),
+            Rule::OtherPrograms(pattern) => (RuleKey::OtherPrograms, Some(pattern)),
             Rule::Never => (RuleKey::Never, None),
         };
         CitedRule {
@@ -116,6 +120,8 @@ pub enum RuleKey {
     NotListed(AccessOperation),
     /// No rule can be about it.
     Never,
+    /// In the profile's table of programs.
+    OtherPrograms,
 }
 
 /// A [`Ruling`] to be kept and sent.
@@ -147,6 +153,12 @@ impl CitedRule {
             RuleKey::Deny => listed("deny"),
             RuleKey::Listed(operation) => listed(operation.as_str()),
             RuleKey::NotListed(operation) => format!("{table} does not list it under {}", operation.as_str()),
+            RuleKey::OtherPrograms => {
+                let pattern = pattern.as_ref().map(|pattern| format!(" \"{pattern}\"")).unwrap_or_default();
+                format!(
+                    "[profiles.{profile}.run]{pattern} names other programs, or another image of this one"
+                )
+            }
             RuleKey::Never => format!("'{requester}' never asks for that, so no rule can allow it"),
         }
     }
@@ -194,22 +206,46 @@ impl Table {
 #[derive(Debug, Default)]
 pub struct RuleBook {
     profiles: HashMap<String, HashMap<String, Table>>,
+    programs: HashMap<String, ProfilePrograms>,
 }
 
 impl RuleBook {
     /// Files the rules of a configuration.
     #[must_use]
     pub fn new(policy: &AccessPolicy) -> Self {
-        let profiles = policy.0.iter().map(|(profile, access)| {
+        let profiles = policy.tables.iter().map(|(profile, access)| {
             let tables = access.iter().map(|(who, table)| (who.as_str().to_owned(), Table::new(table)));
             (profile.as_str().to_owned(), tables.collect())
         });
-        Self { profiles: profiles.collect() }
+        let programs = policy.programs.iter().map(|(profile, of)| (profile.as_str().to_owned(), of.clone()));
+        Self { profiles: profiles.collect(), programs: programs.collect() }
     }
 
     /// What the rules say of an operation on a name; without a name, whether they allow it on any.
     #[must_use]
     pub fn judge<'a>(
+        &'a self,
+        who: Judged<'a>,
+        profile: &str,
+        operation: AccessOperation,
+        name: Option<&str>,
+    ) -> Ruling<'a> {
+        let ruling = self.by_tables(who, profile, operation, name);
+        match (who, name) {
+            (Judged::Launcher(program), Some(name))
+                if operation == AccessOperation::Run && ruling.allowed =>
+            {
+                match self.for_other_programs(profile, name, program) {
+                    Some(pattern) => Ruling { allowed: false, rule: Rule::OtherPrograms(pattern), ..ruling },
+                    None => ruling,
+                }
+            }
+            _ => ruling,
+        }
+    }
+
+    /// What the tables of requesters say.
+    fn by_tables<'a>(
         &'a self,
         who: Judged<'a>,
         profile: &str,
@@ -230,7 +266,7 @@ impl RuleBook {
         match who {
             Judged::Cli => own(true),
             // The launcher does what the command line asks it to, so what is ruled of that holds for it as well.
-            Judged::Launcher => match (own(true), table_of(CLI)) {
+            Judged::Launcher(_) => match (own(true), table_of(CLI)) {
                 (own, Some(users))
                     if operation == AccessOperation::Run
                         && own.allowed
@@ -245,12 +281,19 @@ impl RuleBook {
         }
     }
 
+    /// The pattern that leaves a name to other programs than this one. Each that matches has to name it.
+    fn for_other_programs(&self, profile: &str, name: &str, program: Option<&Program>) -> Option<&Pattern> {
+        let mut of = self.programs.get(profile)?.iter().filter(|(pattern, _)| pattern.matches_text(name));
+        of.find(|(_, programs)| !program.is_some_and(|program| programs.contains(program)))
+            .map(|(pattern, _)| pattern)
+    }
+
     /// Whether a name that is in a vault is shown in a listing: what may be listed and read. The ruling is the one that
     /// hides it, if one does.
     #[must_use]
     pub fn shows<'a>(&'a self, who: Judged<'a>, profile: &str, name: &str) -> Ruling<'a> {
-        let listed = self.judge(who, profile, AccessOperation::List, Some(name));
-        let read = self.judge(who, profile, who.reading(), Some(name));
+        let listed = self.by_tables(who, profile, AccessOperation::List, Some(name));
+        let read = self.by_tables(who, profile, who.reading(), Some(name));
         if listed.allowed && !read.allowed { read } else { listed }
     }
 
@@ -268,11 +311,11 @@ impl RuleBook {
         let who = Judged::from(requester);
         match (who, operation) {
             (_, On::List) => self.shows(who, profile, name),
-            (Judged::Launcher, On::Set | On::Delete) | (Judged::Enrolled(_), On::Run) => {
+            (Judged::Launcher(_), On::Set | On::Delete) | (Judged::Enrolled(_), On::Run) => {
                 Ruling::never(who.name())
             }
-            (Judged::Launcher, On::Get) | (Judged::Cli, On::Run) => {
-                self.judge(Judged::Launcher, profile, On::Run, Some(name))
+            (Judged::Launcher(_), On::Get) | (Judged::Cli, On::Run) => {
+                self.judge(Judged::Launcher(None), profile, On::Run, Some(name))
             }
             _ => self.judge(who, profile, operation, Some(name)),
         }
@@ -283,6 +326,7 @@ impl RuleBook {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::program::ImageDigest;
 
     fn book(text: &str) -> RuleBook {
         RuleBook::new(&Config::parse(text).unwrap().access)
@@ -291,6 +335,39 @@ mod tests {
     fn told(text: &str, who: &str, operation: AccessOperation, name: &str) -> String {
         let (book, who) = (book(text), RuleRequester::parse(who).unwrap());
         book.decide(&who, "work", operation, name).cited().told("work")
+    }
+
+    #[test]
+    fn a_name_is_for_the_programs_that_every_pattern_over_it_names() {
+        let text = "[profiles.work.run]\n'db/*' = [{ path = '/a', image = 'DA' }, { path = '/b', image = 'DB' }]\n\
+                    'db/root' = [{ path = '/b', image = 'DB' }]\n'none' = []\n";
+        let digest = |byte: u8| ImageDigest::new([byte; 32]);
+        let text = text.replace("DA", &digest(1).to_string()).replace("DB", &digest(2).to_string());
+        let book = book(&text);
+        let program = |path: &str, byte| Program { path: path.to_owned(), image: digest(byte) };
+        let programs = [program("/a", 1), program("/b", 2), program("/a", 2), program("/c", 1)];
+        let [a, b, changed, elsewhere] = &programs;
+        for (name, program, expected) in [
+            ("db/x", Some(a), None),
+            ("db/x", Some(b), None),
+            ("db/x", Some(changed), Some("db/*")),
+            ("db/x", Some(elsewhere), Some("db/*")),
+            ("db/x", None, Some("db/*")),
+            ("db/root", Some(a), Some("db/root")),
+            ("db/root", Some(b), None),
+            ("none", Some(a), Some("none")),
+            ("other", None, None),
+        ] {
+            let ruling = book.judge(Judged::Launcher(program), "work", AccessOperation::Run, Some(name));
+            assert_eq!(ruling.allowed, expected.is_none(), "{name} {program:?}");
+            if let Some(pattern) = expected {
+                let cited = ruling.cited();
+                assert_eq!((cited.key, cited.pattern.unwrap().as_str()), (RuleKey::OtherPrograms, pattern));
+            }
+            assert!(book.judge(Judged::Cli, "work", AccessOperation::Get, Some(name)).allowed, "{name}");
+            assert!(book.judge(Judged::Launcher(program), "home", AccessOperation::Run, Some(name)).allowed);
+            assert!(book.shows(Judged::Launcher(None), "work", name).allowed, "its name is no secret");
+        }
     }
 
     #[test]

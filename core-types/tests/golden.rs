@@ -7,6 +7,7 @@ use core_types::access::AccessOperation;
 use core_types::grant::{GrantBounds, GrantId, GrantRecord};
 use core_types::header::{Destination, Header, Kind, Refusal, Seal, Sender};
 use core_types::pattern::Pattern;
+use core_types::program::{ImageDigest, Program};
 use core_types::protocol::bus::{
     Announce, BusDenial, BusRequest, Enroll, Enrolled, EnrolledDaemon, KeyOf, Peers, RegistryChange, Revoke,
     Subscribe,
@@ -15,7 +16,7 @@ use core_types::protocol::explanation::{Decision, Explain, Explanation, GateVerd
 use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, RevokeGrant};
 use core_types::protocol::import::{Compare, Comparison, Import, ImportedSecret, Supposed};
 use core_types::protocol::launcher::{
-    ChildCommand, ChildEvent, Children, Files, Handed, LauncherDenial, LauncherRequest, Mapping,
+    ChildCommand, ChildEvent, Children, Files, Handed, LauncherDenial, LauncherRequest, Mapping, Pin,
     ResourceLimit, Run, Standing, Started,
 };
 use core_types::protocol::profile::{
@@ -190,12 +191,16 @@ fn secrets() -> Vec<String> {
             "secrets.get-version",
             Get { profile: profile.clone(), name: name.clone(), version: Some(2) }.into(),
         ),
-        ("secrets.get-batch-all", GetBatch { profile: profile.clone(), selection: Selection::All }.into()),
+        (
+            "secrets.get-batch-all",
+            GetBatch { profile: profile.clone(), selection: Selection::All, program: None }.into(),
+        ),
         (
             "secrets.get-batch-only",
             GetBatch {
                 profile: profile.clone(),
                 selection: Selection::Only(vec![core_types::pattern::Pattern::parse("a/*").unwrap()]),
+                program: Some(Program { path: "/p".to_owned(), image: ImageDigest::new([7; 32]) }),
             }
             .into(),
         ),
@@ -498,7 +503,9 @@ fn launcher() -> Vec<String> {
         terminal: false,
         standing: Box::new(Standing { witness: secret(), namespaces: vec![1, 300] }),
         mask: true,
+        pin: Some(Box::new(Pin::Image(ImageDigest::new([7; 32])))),
     };
+    let ruled = Run { pin: Some(Box::new(Pin::Ruled)), ..Run::default() };
     let malformed = LauncherDenial::MalformedReference {
         variable: "V".to_owned(),
         text: "pds://x".to_owned(),
@@ -511,6 +518,7 @@ fn launcher() -> Vec<String> {
     };
     vec![
         line("launcher.run", &LauncherRequest::from(run)),
+        line("launcher.run-ruled", &LauncherRequest::from(ruled)),
         line("launcher.children", &LauncherRequest::from(Children { after: Some(300) })),
         line("child.signal", &ChildCommand::Signal(15)),
         line("child.signal-group", &ChildCommand::SignalGroup(2)),
@@ -522,6 +530,14 @@ fn launcher() -> Vec<String> {
         line("denial.malformed-reference", &malformed),
         line("denial.unresolved-reference", &unresolved),
         line("denial.too-much-to-mask", &LauncherDenial::TooMuchToMask { bytes: 300, limit: 65_536 }),
+        line(
+            "denial.other-image",
+            &LauncherDenial::OtherImage {
+                expected: ImageDigest::new([7; 32]),
+                found: ImageDigest::new([8; 32]),
+            },
+        ),
+        line("denial.unpinnable", &LauncherDenial::Unpinnable("x".to_owned())),
         line("reply.started", &Started { pid: 300, masked: vec![secret()] }),
     ]
 }

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 /// Largest message, in bytes: what a request and a batch of secrets together can be, twice.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Most descriptors with one message: those of a stage.
-const DESCRIPTORS_MAX: usize = 4 + SECRET_DESCRIPTORS_MAX;
+const DESCRIPTORS_MAX: usize = 5 + SECRET_DESCRIPTORS_MAX;
 
 /// From the spawner to the launcher, once: the processes that it is and has made, and its namespaces, which it alone can tell.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,8 +52,8 @@ pub(crate) enum MonitorReport {
     Ended(ChildExit),
 }
 
-/// From the launcher to a stage. Descriptors: standard input, output and error, the working directory, and the secrets
-/// that the program gets as open files.
+/// From the launcher to a stage. Descriptors: standard input, output and error, the working directory, the secrets that the
+/// program gets as open files, and the program's own file if it is executed from there.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StagePlan {
     /// The program and its arguments.
@@ -66,6 +66,8 @@ pub struct StagePlan {
     pub limits: Vec<ResourceLimit>,
     /// The files that it alone sees.
     pub files: Option<SecretFiles>,
+    /// Whether it is executed from a descriptor, which is the last one, and not from where its first argument leads.
+    pub has_image: bool,
 }
 
 /// Files that a child alone sees.

@@ -13,8 +13,9 @@ use core_types::child::environment::{FIRST_DESCRIPTOR, environment, find, given,
 use core_types::child::files::{FOLDER_VARIABLE, files};
 use core_types::limits::{ARGUMENTS_MAX, MASKED_BYTES_MAX, SECRET_DESCRIPTORS_MAX, SELECTION_MAX};
 use core_types::paths::Paths;
+use core_types::program::Program;
 use core_types::protocol::launcher::{
-    LauncherDenial, LauncherRequest, LauncherService, OsBytes, RUN_DESCRIPTORS, Run, Started,
+    LauncherDenial, LauncherRequest, LauncherService, OsBytes, Pin, RUN_DESCRIPTORS, Run, Started,
 };
 use core_types::protocol::profile::{ChildRecord, Requester, SecretOperationAudit};
 use core_types::protocol::secrets::{GetBatch, List, NamedSecret, SecretsDenial, Selection};
@@ -26,6 +27,7 @@ use crate::confinement::refuse_confined;
 use crate::credentials::Credentials;
 use crate::fields::opened;
 use crate::handover::{SecretFiles, StagePlan};
+use crate::image::{self, Image};
 use crate::record::{self, Recorder, bounded};
 use crate::spawn::{self, Child};
 use crate::spawner::{OWN_EXECUTABLE, Spawner};
@@ -166,11 +168,16 @@ impl Launcher {
     ) -> Result<Running, LauncherDenial> {
         only_the_command_line(&caller)?;
         check(run)?;
-        let [input, output, error, directory, control] = descriptors(caller.descriptors)?;
+        let mut sent = caller.descriptors;
+        let program = run.pin.as_deref().copied().zip(sent.pop_if(|_| run.pin.is_some()));
+        let [input, output, error, directory, control] = descriptors(sent)?;
         refuse_confined(&run.standing, &caller.sender, &control, self.spawner.free())?;
         let referrals = references::find(&run.environment)?;
-        let secrets = self.fetch(run, caller.deadline).await?;
-        let resolved = self.resolve(referrals, caller.deadline).await?;
+        let image = pinned(program).await?;
+        let reading =
+            Reading { program: image.as_ref().map(|image| &image.program), deadline: caller.deadline };
+        let secrets = self.fetch(run, reading).await?;
+        let resolved = self.resolve(referrals, reading).await?;
         let (folder, secret_files) = self.secret_files(run, &secrets)?.unzip();
         let environment = environment(run, &secrets, &resolved, FIRST_DESCRIPTOR..)?;
         let environment = match &folder {
@@ -200,9 +207,11 @@ impl Launcher {
             umask: run.umask,
             limits: run.limits.clone(),
             files: secret_files,
+            has_image: image.is_some(),
         };
+        let image = image.map(|image| image.file);
         let streams = [input, output, error];
-        let child = Child { plan, streams, directory, files, control, terminal: run.terminal };
+        let child = Child { plan, streams, directory, files, image, control, terminal: run.terminal };
         let record = ChildRecord {
             pid: 0,
             profiles: bounded(profiles),
@@ -243,12 +252,11 @@ impl Launcher {
     }
 
     /// Reads everything the request selects: all of it, or nothing.
-    async fn fetch(&self, run: &Run, deadline: Instant) -> Result<Vec<NamedSecret>, LauncherDenial> {
+    async fn fetch(&self, run: &Run, reading: Reading<'_>) -> Result<Vec<NamedSecret>, LauncherDenial> {
         let mut secrets = Vec::new();
-        for batch in self.batches(run, deadline).await? {
+        for batch in self.batches(run, reading.deadline).await? {
             if !matches!(&batch.selection, Selection::Only(patterns) if patterns.is_empty()) {
-                let batched = self.ask(&batch, deadline).await?;
-                secrets.append(&mut self.opened(&batch.profile, batched, deadline).await?);
+                secrets.append(&mut self.read(batch, reading).await?.1);
             }
         }
         Ok(secrets)
@@ -258,18 +266,29 @@ impl Launcher {
     async fn resolve(
         &self,
         referrals: Vec<Referral>,
-        deadline: Instant,
+        reading: Reading<'_>,
     ) -> Result<Vec<Resolved>, LauncherDenial> {
         let mut read = Vec::new();
         for batch in references::batches(&referrals) {
-            let batched = self.ask(&batch, deadline).await.map_err(|denial| match denial {
+            let secrets = self.read(batch.clone(), reading).await.map_err(|denial| match denial {
                 LauncherDenial::Secrets(denial) => references::refusal(&referrals, &batch, denial),
                 other => other,
             })?;
-            let secrets = self.opened(&batch.profile, batched, deadline).await?;
-            read.push((batch.profile, secrets));
+            read.push(secrets);
         }
         references::resolve(referrals, read)
+    }
+
+    /// Reads a batch, and tells its profile.
+    async fn read(
+        &self,
+        batch: GetBatch,
+        Reading { program, deadline }: Reading<'_>,
+    ) -> Result<(ProfileName, Vec<NamedSecret>), LauncherDenial> {
+        let batch = GetBatch { program: program.cloned(), ..batch };
+        let batched = self.ask(&batch, deadline).await?;
+        let secrets = self.opened(&batch.profile, batched, deadline).await?;
+        Ok((batch.profile, secrets))
     }
 
     async fn batches(&self, run: &Run, deadline: Instant) -> Result<Vec<GetBatch>, LauncherDenial> {
@@ -320,6 +339,20 @@ impl Launcher {
     ) -> Result<Vec<NamedSecret>, LauncherDenial> {
         opened(&self.context.bus, profile, secrets, deadline).await
     }
+}
+
+/// For which program secrets are read, where it has been looked at, and until when.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    program: Option<&'a Program>,
+    deadline: Instant,
+}
+
+/// The program of a run that is pinned. Beside the runtime, because it may have many bytes.
+async fn pinned(program: Option<(Pin, OwnedFd)>) -> Result<Option<Image>, LauncherDenial> {
+    let Some((pin, file)) = program else { return Ok(None) };
+    let read = tokio::task::spawn_blocking(move || image::read(file, pin)).await;
+    read.map_err(|error| LauncherDenial::Spawn(error.to_string()))?.map(Some)
 }
 
 /// The values that the caller hides: all that the program is given, however it gets them.

@@ -31,6 +31,8 @@ pub struct Child {
     pub directory: OwnedFd,
     /// Open files that it gets besides, from the first number after the streams on.
     pub files: Vec<OwnedFd>,
+    /// Its own file, if it is to be executed from there.
+    pub image: Option<OwnedFd>,
     /// Where its monitor speaks with `pds`.
     pub control: OwnedFd,
     /// Whether one of the streams is a pseudo-terminal that shall control it.
@@ -92,7 +94,7 @@ fn hand_over<T>(
         MonitorReport::Failed(error) => return Err(error.into()),
         MonitorReport::Ended(_) => return Err(SpawnError::HandOver(io::ErrorKind::InvalidData.into())),
     };
-    let given = child.streams.iter().chain([&child.directory]).chain(&child.files);
+    let given = child.streams.iter().chain([&child.directory]).chain(&child.files).chain(&child.image);
     let descriptors: Vec<BorrowedFd<'_>> = given.map(AsFd::as_fd).collect();
     send(&stage, &child.plan, &descriptors).map_err(SpawnError::HandOver)?;
     drop(child);

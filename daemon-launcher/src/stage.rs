@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -59,7 +59,7 @@ pub(crate) const NOT_EXECUTED: u8 = b'!';
 #[must_use]
 pub(crate) fn run(launcher: UnixStream, monitor: OwnedFd) -> ExitCode {
     let received = receive::<StagePlan>(&launcher).map_err(StepError::at(Step::Plan));
-    let files = received.as_ref().map_or(0, |(_, descriptors)| descriptors.len().saturating_sub(OTHERS));
+    let files = received.as_ref().map_or(0, |(plan, descriptors)| files_among(plan, descriptors));
     let (Ok(launcher), Ok(monitor)) =
         (out_of_the_way(launcher.into(), files), out_of_the_way(monitor, files))
     else {
@@ -84,8 +84,13 @@ fn become_command(
         received.and_then(|(plan, descriptors)| prepare_command(&plan, descriptors, socket, monitor));
     match prepared {
         Err(error) => error,
-        Ok(mut command) => StepError::new(Step::Execute, command.exec()),
+        Ok((mut command, _image)) => StepError::new(Step::Execute, command.exec()),
     }
+}
+
+/// How many of the descriptors that came with a plan the command gets as open files.
+fn files_among(plan: &StagePlan, descriptors: &[OwnedFd]) -> usize {
+    descriptors.len().saturating_sub(OTHERS + usize::from(plan.has_image))
 }
 
 fn prepare_command(
@@ -93,18 +98,24 @@ fn prepare_command(
     descriptors: Vec<OwnedFd>,
     socket: &UnixStream,
     monitor: &OwnedFd,
-) -> Result<Command, StepError> {
-    let files = descriptors.len().saturating_sub(OTHERS);
+) -> Result<(Command, Option<OwnedFd>), StepError> {
+    let files = files_among(plan, &descriptors);
     let moved = descriptors.into_iter().map(|descriptor| out_of_the_way(descriptor, files));
     let moved: Vec<OwnedFd> = moved.collect::<Result<_, _>>().map_err(StepError::at(Step::Plan))?;
     let mut moved = moved.into_iter();
     let mut next = || moved.next().ok_or_else(|| StepError::new(Step::Plan, Errno::BADMSG));
     let (input, output, error, directory) = (next()?, next()?, next()?, next()?);
-    let files: Vec<OwnedFd> = moved.collect();
+    let mut files: Vec<OwnedFd> = moved.collect();
+    let image = files.pop_if(|_| plan.has_image);
     let (program, arguments) =
         plan.arguments.split_first().ok_or_else(|| StepError::new(Step::Plan, Errno::INVAL))?;
 
-    let mut command = Command::new(os_str(program));
+    let mut command = match &image {
+        // By its own path, which for a file in memory is no other (proc(5)).
+        Some(image) => Command::new(format!("/proc/self/fd/{}", image.as_raw_fd())),
+        None => Command::new(os_str(program)),
+    };
+    command.arg0(os_str(program));
     command.args(arguments.iter().map(os_str)).env_clear().envs(plan.environment.iter().map(variable));
     command.stdin(input).stdout(output).stderr(error);
 
@@ -120,7 +131,7 @@ fn prepare_command(
     rustix::io::write(monitor, &[EXECUTING]).map_err(StepError::at(Step::Plan))?;
     // Last, because a low limit on memory or descriptors would hit this process too.
     set_limits(&plan.limits).map_err(StepError::at(Step::Limits))?;
-    Ok(command)
+    Ok((command, image))
 }
 
 /// The same descriptor with a number that none of so many files of the command is to have; close-on-exec.

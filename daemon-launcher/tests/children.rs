@@ -118,11 +118,13 @@ fn start_from(
             umask: wanted.umask,
             limits: wanted.limits.clone(),
             files: None,
+            has_image: false,
         },
         streams,
         directory: rustix::fs::open(&wanted.directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .unwrap(),
         files: Vec::new(),
+        image: None,
         control: theirs,
         terminal,
     };

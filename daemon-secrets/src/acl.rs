@@ -4,6 +4,7 @@ use core_types::UnitName;
 use core_types::access::{AccessOperation, AccessPolicy};
 use core_types::header::Sender;
 use core_types::name::{BUS, CLI, DaemonName, LAUNCHER, PROFILE, ProfileName, SECRETS};
+use core_types::program::Program;
 use core_types::protocol::explanation::Asker;
 use core_types::protocol::profile::Operation;
 use core_types::rule_book::{Judged, RuleBook, Ruling};
@@ -99,6 +100,8 @@ pub(crate) enum Role {
 pub(crate) struct Requester {
     name: String,
     role: Role,
+    /// The program that the launcher reads for, where it has looked at it.
+    program: Option<Program>,
 }
 
 impl From<&Sender> for Requester {
@@ -108,7 +111,7 @@ impl From<&Sender> for Requester {
             Some(CLI) => Role::Bystander,
             Some(name) => Role::of_daemon(name),
         };
-        Self { name: sender.requester().to_owned(), role }
+        Self::new(sender.requester().to_owned(), role)
     }
 }
 
@@ -124,28 +127,35 @@ impl Role {
 }
 
 impl Requester {
+    fn new(name: String, role: Role) -> Self {
+        Self { name, role, program: None }
+    }
+
+    /// The same, reading for this program. Nobody is asked about it but the launcher.
+    pub(crate) fn reading_for(self, program: Option<&Program>) -> Self {
+        Self { program: program.cloned(), ..self }
+    }
+
     /// Whoever rules and the audit log know by this name: someone else than a sender, to be asked about.
     pub(crate) fn known_as(asker: &Asker) -> Self {
         match asker {
-            Asker::Daemon(name) if name.as_str() == CLI => Self { name: CLI.to_owned(), role: Role::Cli },
-            Asker::Daemon(name) => {
-                Self { name: name.as_str().to_owned(), role: Role::of_daemon(name.as_str()) }
-            }
-            Asker::Unit(unit) => Self { name: unit.requester(), role: Role::Enrolled },
+            Asker::Daemon(name) if name.as_str() == CLI => Self::new(CLI.to_owned(), Role::Cli),
+            Asker::Daemon(name) => Self::new(name.as_str().to_owned(), Role::of_daemon(name.as_str())),
+            Asker::Unit(unit) => Self::new(unit.requester(), Role::Enrolled),
         }
     }
 
     /// A systemd unit, for which `daemon-launcher` asks; whoever else claims to has no business here.
     pub(crate) fn unit(unit: &UnitName, sender: &Sender) -> Self {
         match Self::from(sender) {
-            Self { role: Role::Launcher, .. } => Self { name: unit.requester(), role: Role::Enrolled },
+            Self { role: Role::Launcher, .. } => Self::new(unit.requester(), Role::Enrolled),
             other => other.out_of_place(),
         }
     }
 
     /// `daemon-launcher`.
     pub(crate) fn launcher() -> Self {
-        Self { name: LAUNCHER.to_owned(), role: Role::Launcher }
+        Self::new(LAUNCHER.to_owned(), Role::Launcher)
     }
 
     /// What it is to this daemon.
@@ -162,7 +172,7 @@ impl Requester {
     pub(crate) fn judged(&self) -> Judged<'_> {
         match self.role {
             Role::Cli => Judged::Cli,
-            Role::Launcher => Judged::Launcher,
+            Role::Launcher => Judged::Launcher(self.program.as_ref()),
             Role::Enrolled => Judged::Enrolled(&self.name),
             Role::Profile | Role::Bystander => Judged::Nobody(&self.name),
         }

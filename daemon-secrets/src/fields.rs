@@ -140,7 +140,7 @@ mod encrypted {
             let answer = world.daemon.get(&get, &cli()).await.unwrap();
             assert_ne!(answer.expose(), b"value");
             assert_eq!(field::open(&key, "work", "a", answer.expose()).unwrap().expose(), b"value");
-            let batch = GetBatch { profile: profile("work"), selection: Selection::All };
+            let batch = GetBatch { profile: profile("work"), selection: Selection::All, program: None };
             let batch = world.daemon.get_batch(&batch, &cli()).await.unwrap();
             assert_eq!(field::open(&key, "work", "a", batch[0].value.expose()).unwrap().expose(), b"value");
         }

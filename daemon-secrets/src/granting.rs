@@ -135,7 +135,7 @@ mod tests {
         assert!(matches!(daemon.list(&list, &backup).await, Err(SecretsDenial::Forbidden)));
         let history = History { profile: profile("work"), name: "a".to_owned() };
         assert!(matches!(daemon.history(&history, &backup).await, Err(SecretsDenial::Forbidden)));
-        let batch = GetBatch { profile: profile("work"), selection: Selection::All };
+        let batch = GetBatch { profile: profile("work"), selection: Selection::All, program: None };
         assert!(matches!(daemon.get_batch(&batch, &backup).await, Err(SecretsDenial::Forbidden)));
         assert_eq!(backup_gets(&world, "a").await, Ok(()));
         let old = Get { profile: profile("work"), name: "a".to_owned(), version: Some(1) };

@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(world.get("a").await, Err(expired()));
         assert_eq!(get_version(&world, "a", 1).await, Err(expired()));
         world.outcomes();
-        let batch = GetBatch { profile: profile("work"), selection: Selection::All };
+        let batch = GetBatch { profile: profile("work"), selection: Selection::All, program: None };
         assert_eq!(world.daemon.get_batch(&batch, &cli()).await.unwrap_err(), expired());
         let failed = (Operation::Get, Some("a".to_owned()), "failed: 'a' has expired".to_owned());
         assert_eq!(world.outcomes(), [failed]);

@@ -195,8 +195,11 @@ impl<N: Neighbours> SecretsDaemon<N> {
         sender: &Sender,
     ) -> Result<Vec<NamedSecret>, SecretsDenial> {
         // What the selection means is known only when the names are; until then the attempt is one without names.
-        let asking =
-            several(Action::GetBatch, &call.profile, Vec::new(), Cost { tokens: 1, names: 1 }, sender);
+        let reading = |names: Vec<SecretName>, cost| {
+            let attempt = several(Action::GetBatch, &call.profile, names, cost, sender);
+            Attempt { requester: attempt.requester.reading_for(call.program.as_ref()), ..attempt }
+        };
+        let asking = reading(Vec::new(), Cost { tokens: 1, names: 1 });
         let chosen = self.choose(&asking, &call.selection).await;
         let names = match chosen {
             Ok(names) => names,
@@ -209,7 +212,7 @@ impl<N: Neighbours> SecretsDaemon<N> {
         // One token has been paid for the asking.
         let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
         let cost = Cost { tokens: count.saturating_sub(1), names: count };
-        let attempt = several(Action::GetBatch, &call.profile, names.clone(), cost, sender);
+        let attempt = reading(names.clone(), cost);
         let result = self.read_all(&attempt, &names).await;
         let subjects = match &result {
             Ok(_) => names.iter().map(|name| name.as_str().to_owned()).collect(),
@@ -337,7 +340,7 @@ mod tests {
             None => Selection::All,
             Some(texts) => Selection::Only(texts.iter().map(|text| Pattern::parse(*text).unwrap()).collect()),
         };
-        let call = GetBatch { profile: profile("work"), selection };
+        let call = GetBatch { profile: profile("work"), selection, program: None };
         let secrets = world.daemon.get_batch(&call, &cli()).await?;
         let text = |secret: &NamedSecret| {
             format!("{}={}", secret.name, String::from_utf8_lossy(secret.value.expose()))
@@ -541,7 +544,7 @@ mod tests {
         let overhead = 2 * (1 + NAMED_SECRET_OVERHEAD) + BATCH_OVERHEAD;
         world.set("a", &vec![1; VALUE_BYTES_MAX]).await.unwrap();
         world.set("b", &vec![1; BODY_BYTES_MAX - VALUE_BYTES_MAX - overhead]).await.unwrap();
-        let call = GetBatch { profile: profile("work"), selection: Selection::All };
+        let call = GetBatch { profile: profile("work"), selection: Selection::All, program: None };
         let reply: Result<_, SecretsDenial> = Ok(world.daemon.get_batch(&call, &cli()).await.unwrap());
         assert!(core_types::protocol::encode(&reply).is_ok());
     }

@@ -43,7 +43,7 @@ pub fn get(of: &str, name: &str) -> Get {
 #[must_use]
 pub fn batch(of: &str, pattern: &str) -> GetBatch {
     let pattern = core_types::pattern::Pattern::parse(pattern).expect("a pattern");
-    GetBatch { profile: profile(of), selection: Selection::Only(vec![pattern]) }
+    GetBatch { profile: profile(of), selection: Selection::Only(vec![pattern]), program: None }
 }
 
 /// Writes a value that does not expire.

@@ -79,7 +79,7 @@ fn an_enrolled_daemon_has_what_its_rules_allow_and_is_told_of_changes() {
     let names: Vec<String> =
         call(&mut client, &list).entries.into_iter().map(|entry| entry.name.into()).collect();
     assert_eq!(names, ["db/password"]);
-    let batch = call(&mut client, &GetBatch { profile: work(), selection: Selection::All });
+    let batch = call(&mut client, &GetBatch { profile: work(), selection: Selection::All, program: None });
     assert_eq!(batch.len(), 1);
     let value = WireSecret::new(b"x".to_vec());
     let set =

@@ -61,8 +61,11 @@ fn five_thousand_secrets_stay_locked_under_the_default_limit() {
     let mut client = system.client();
     for part in 0..5 {
         let pattern = Pattern::parse(format!("s{part}/*")).unwrap();
-        let call =
-            GetBatch { profile: "default".parse().unwrap(), selection: Selection::Only(vec![pattern]) };
+        let call = GetBatch {
+            profile: "default".parse().unwrap(),
+            selection: Selection::Only(vec![pattern]),
+            program: None,
+        };
         assert_eq!(client.call(&call, CallOptions::default()).unwrap().len(), 1_000);
     }
     let memory = client.call(&Protection {}, CallOptions::default()).unwrap();

@@ -21,7 +21,7 @@ fn filled() -> System {
 
 /// Every secret, read in one batch.
 fn all_is_there(system: &System) {
-    let call = GetBatch { profile: "default".parse().unwrap(), selection: Selection::All };
+    let call = GetBatch { profile: "default".parse().unwrap(), selection: Selection::All, program: None };
     let options = CallOptions { deadline: PATIENCE, descriptors: Vec::new() };
     let mut found = system.client().call(&call, options).unwrap();
     found.sort_by(|one, other| one.name.cmp(&other.name));

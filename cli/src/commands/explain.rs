@@ -149,6 +149,7 @@ fn key(rule: &CitedRule) -> Option<&'static str> {
         RuleKey::Listed(operation) | RuleKey::NotListed(operation) => {
             Some(AccessOperation::as_str(operation))
         }
+        RuleKey::OtherPrograms => Some("run"),
         RuleKey::NoTable | RuleKey::Never => None,
     }
 }

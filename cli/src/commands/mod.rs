@@ -48,7 +48,7 @@ use std::time::Instant;
 
 use core_ipc::CallError;
 use core_types::header::Refusal;
-use core_types::protocol::launcher::{Files, Handed};
+use core_types::protocol::launcher::{Files, Handed, Pin};
 
 pub(crate) use self::answer::HelperError;
 pub(crate) use self::completions::Question;
@@ -169,6 +169,10 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
     }
     let folder = options.files.as_ref().or(wanted.files.as_ref());
     let files = folder.map(|folder| wanted_files(folder.as_deref(), options.owner)).transpose()?;
+    let pin = match options.pin {
+        Some(image) => Some(Pin::Image(image)),
+        None => session.gives_to_named_programs(&profiles).then_some(Pin::Ruled),
+    };
     let plan = || RunPlan {
         profiles: profiles.clone(),
         selection: wanted.selection.clone(),
@@ -183,6 +187,7 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
         command: options.command.clone(),
         witness: witness.clone(),
         mask: options.mask,
+        pin,
     };
     if options.here {
         return run::run_here(session, plan());

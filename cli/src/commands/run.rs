@@ -2,6 +2,7 @@
 
 mod caller;
 mod here;
+mod program;
 mod signals;
 
 use std::ffi::OsString;
@@ -15,7 +16,7 @@ use core_ipc::blocking::Client;
 use core_ipc::{CallError, CallOptions};
 use core_types::header::Refusal;
 use core_types::protocol::launcher::{
-    ChildCommand, ChildEvent, Handed, LauncherDenial, Mapping, OsBytes, Run,
+    ChildCommand, ChildEvent, Handed, LauncherDenial, Mapping, OsBytes, Pin, Run,
 };
 use core_types::protocol::secrets::Selection;
 use core_types::protocol::{decode, encode};
@@ -55,6 +56,8 @@ pub(crate) struct RunPlan {
     pub(crate) witness: PathBuf,
     /// Whether the values are hidden in what the command writes.
     pub(crate) mask: bool,
+    /// What has to be in the command's file.
+    pub(crate) pin: Option<Pin>,
 }
 
 /// Why there is no exit code of the command.
@@ -101,6 +104,14 @@ fn run_with(
         redirects =
             Redirect::replace(&mut streams).map_err(RunError::at("no pipe can be had for the command"))?;
     }
+    let program = match request.pin {
+        Some(_) => {
+            let command = request.command.first().map(OsString::as_os_str).unwrap_or_default();
+            let opened = program::open(command, &request.variables);
+            Some(opened.map_err(|denial| RunError::Call(CallError::Denied(denial)))?)
+        }
+        None => None,
+    };
     let directory = caller::directory().map_err(RunError::at("the working directory cannot be opened"))?;
     let call = describe(request, screen.is_some());
 
@@ -112,7 +123,8 @@ fn run_with(
     }
     let [input, output, error] = streams;
     // Until the child runs, signals do to this process what they always do; the monitor sees it end.
-    match start(&call, vec![input, output, error, directory, monitors_end]) {
+    let descriptors = [input, output, error, directory, monitors_end].into_iter().chain(program);
+    match start(&call, descriptors.collect()) {
         // The launcher died over it; the monitor, if there is one, knows whether the command is executed.
         Err(RunError::Call(error @ (CallError::Lost | CallError::Refused(Refusal::ServiceGone)))) => {
             // Nobody knows then what would have to be hidden.
@@ -141,6 +153,7 @@ fn describe(request: RunPlan, terminal: bool) -> Run {
         terminal,
         standing: Box::new(caller::standing(&request.witness)),
         mask: request.mask,
+        pin: request.pin.map(Box::new),
     }
 }
 
@@ -343,6 +356,7 @@ mod tests {
             command: vec!["cmd".into(), "an argument".into()],
             witness: "/dev/null".into(),
             mask: false,
+            pin: None,
         }
     }
 

@@ -108,7 +108,7 @@ fn needles(session: &mut Session) -> Result<(Needles, Vec<String>), Failure> {
     let mut secrets = Vec::new();
     let mut too_short = Vec::new();
     for profile in profiles(session)? {
-        let call = GetBatch { profile: profile.clone(), selection: Selection::All };
+        let call = GetBatch { profile: profile.clone(), selection: Selection::All, program: None };
         for secret in fetch::read(session, &call)? {
             let name = format!("{profile}/{}", secret.name);
             if secret.value.expose().len() < VALUE_BYTES_MIN {

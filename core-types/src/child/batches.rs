@@ -23,7 +23,7 @@ pub fn single(profile: &ProfileName, run: &Run) -> GetBatch {
             Selection::Only(patterns.iter().cloned().chain(named).collect())
         }
     };
-    GetBatch { profile: profile.clone(), selection }
+    GetBatch { profile: profile.clone(), selection, program: None }
 }
 
 /// The batches of a run with several profiles, given the names in each, in the order of the request.
@@ -44,7 +44,11 @@ pub fn divided(
         let wanted = names.iter().filter(|name| selects(&run.selection, name) || named(name));
         let won: Vec<Pattern> = wanted.filter(|name| taken.insert(*name)).filter_map(exact).collect();
         if !won.is_empty() {
-            batches.push(GetBatch { profile: profile.clone(), selection: Selection::Only(won) });
+            batches.push(GetBatch {
+                profile: profile.clone(),
+                selection: Selection::Only(won),
+                program: None,
+            });
         }
     }
     if taken.len() > SELECTION_MAX {

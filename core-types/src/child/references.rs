@@ -71,6 +71,7 @@ pub fn batches(referrals: &[Referral]) -> Vec<GetBatch> {
         wanted.entry(profile).or_default().insert(name);
     }
     let batch = |(profile, names): (&ProfileName, BTreeSet<&SecretName>)| GetBatch {
+        program: None,
         profile: profile.clone(),
         selection: Selection::Only(names.into_iter().filter_map(exact).collect()),
     };

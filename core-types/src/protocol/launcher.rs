@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::secrets::{SecretsDenial, Selection};
 use super::service;
 use crate::name::{LAUNCHER, ProfileName, SecretName};
+use crate::program::ImageDigest;
 use crate::reference::{ReferenceError, SecretReference};
 use crate::wire_secret::WireSecret;
 
@@ -95,6 +96,18 @@ pub struct Run {
     pub standing: Box<Standing>,
     /// Whether the caller hides the values in what the program writes, and so has to know them.
     pub mask: bool,
+    /// What has to be in the program's file, which then travels too, as the last descriptor, open for reading: what was
+    /// read of it is executed, and nothing else.
+    pub pin: Option<Box<Pin>>,
+}
+
+/// What has to be in a program's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pin {
+    /// Just this.
+    Image(ImageDigest),
+    /// What the rules of the secrets say, if they say anything.
+    Ruled,
 }
 
 impl Run {
@@ -111,7 +124,7 @@ impl Handed {
     }
 }
 
-/// How many descriptors travel with [`Run`].
+/// How many descriptors travel with [`Run`] if it has no [`Pin`].
 pub const RUN_DESCRIPTORS: usize = 5;
 
 /// The program runs.
@@ -252,6 +265,17 @@ pub enum LauncherDenial {
         /// Bytes allowed.
         limit: u64,
     },
+    /// There is something else in the program's file.
+    #[error("it is another program: its file has {found}, and {expected} is asked for")]
+    OtherImage {
+        /// What is asked for.
+        expected: ImageDigest,
+        /// What is there.
+        found: ImageDigest,
+    },
+    /// A program that cannot be executed as it was looked at.
+    #[error("what is executed cannot be pinned: {0}")]
+    Unpinnable(String),
 }
 
 /// From `pds` to the child's monitor.

@@ -13,6 +13,7 @@ use crate::grant::GrantId;
 use crate::name::{DaemonName, NameError, ProfileName, SECRETS, SecretName};
 use crate::note::Note;
 use crate::pattern::Pattern;
+use crate::program::Program;
 use crate::unit::UnitName;
 use crate::wire_secret::WireSecret;
 
@@ -294,6 +295,8 @@ pub struct GetBatch {
     pub profile: ProfileName,
     /// Which of its secrets.
     pub selection: Selection,
+    /// The program that `daemon-launcher` reads for, where it has looked at it.
+    pub program: Option<Program>,
 }
 
 /// One secret of a batch.
