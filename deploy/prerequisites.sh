@@ -27,6 +27,8 @@ has_python_dotenv() { /usr/bin/python3 -c 'import dotenv' 2>/dev/null; }
 has_python_yaml() { /usr/bin/python3 -c 'import yaml' 2>/dev/null; }
 has_dissononce() { /usr/bin/python3 -c 'import dissononce' 2>/dev/null; }
 
+has_busybox_static() { [[ -x /bin/busybox ]] && ! ldd /bin/busybox >/dev/null 2>&1; }
+
 may_install() { [[ $(id -u) -eq 0 && -z ${PDS_NO_INSTALL:-} ]] && has apt-get; }
 
 look_for_packages() {
@@ -62,6 +64,9 @@ look_for_packages() {
         has_python_dotenv || need 'python-dotenv, for the same' python3-dotenv
         has pass || need 'pass with gpg, for a real store of it to import' pass
         has_python_yaml || need "Python's YAML, to read a Secret of Kubernetes" python3-yaml
+        has podman || need 'podman, for containers that read secrets' podman
+        has crun || need 'crun, for the same' crun
+        has_busybox_static || need 'a busybox that is all in one file, for the image of these' busybox-static
         has_dissononce || need 'dissononce, for a client of the bus in Python' python3-dissononce
     fi
 }

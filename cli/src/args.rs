@@ -3,6 +3,7 @@
 mod answer;
 mod comfort;
 mod generate;
+mod mount;
 mod scan;
 mod transfer;
 
@@ -35,6 +36,7 @@ use crate::picker;
 
 pub(crate) use self::answer::HelperCommand;
 pub(crate) use self::comfort::{CompletionsOptions, EditOptions, QrOptions, Shell};
+pub(crate) use self::mount::{MountOptions, UmountOptions};
 pub(crate) use self::scan::ScanOptions;
 pub(crate) use self::transfer::{ExportFormat, ExportOptions, ImportFormat, ImportOptions, Policy};
 
@@ -157,6 +159,10 @@ commands! {
     "export" => Export { options ExportOptions },
     /// List the programs that run with secrets, and the names of these
     "ps" => Ps,
+    /// Put secrets into a folder as files, for containers that are started later
+    "mount" => Mount { options MountOptions },
+    /// Remove what `pds mount` put into a folder
+    "umount" => Umount { options UmountOptions },
     /// Change the password of a profile
     "passwd" => Passwd { options PasswdOptions },
     /// Give a vault new keys, with all that is in it

@@ -24,7 +24,7 @@ use crate::args::{
 };
 use crate::assignments::AssignmentError;
 use crate::commands::run::RunError;
-use crate::commands::{CodeError, EditError, HelperError, ScanError};
+use crate::commands::{CodeError, EditError, HelperError, MountError, ScanError};
 use crate::env_file::EnvFileError;
 use crate::import::ImportError;
 use crate::input::InputError;
@@ -146,6 +146,8 @@ pub(crate) enum Failure {
     Assignment(#[from] AssignmentError),
     #[error("{0}")]
     Helper(#[from] HelperError),
+    #[error("{0}")]
+    Mount(#[from] MountError),
     #[error("{0}")]
     Scan(#[from] ScanError),
     #[error("{0}")]
@@ -287,6 +289,7 @@ impl Failure {
             | Self::Project(_)
             | Self::Assignment(_)
             | Self::Helper(_)
+            | Self::Mount(_)
             | Self::Scan(_)
             | Self::Import(_)
             | Self::Totp(_)
@@ -402,6 +405,7 @@ impl Failure {
             Self::Totp(_) => {
                 Some("store what the service shows: its base32, or the address in its QR code".to_owned())
             }
+            Self::Mount(error) => Some(error.next().to_owned()),
             Self::Scan(error) => Some(error.next().to_owned()),
             Self::Import(error) => error.next(),
             Self::Assignment(_) => Some("choose another --format, or leave it out with --only".to_owned()),
@@ -769,6 +773,8 @@ fn what_failed(command: &Command) -> String {
         }
         Command::Helper(_) => "no answer".to_owned(),
         Command::Scan(_) => "not all was looked at".to_owned(),
+        Command::Mount(_) => "the secrets do not lie there as files".to_owned(),
+        Command::Umount(_) => "not all files are removed".to_owned(),
         Command::Import(options) => {
             format!("cannot import {}", shown(&options.source.to_string_lossy()))
         }

@@ -103,6 +103,9 @@ fn moving(page: &mut Checked<'_>) {
     page.given("scan", &[&source], |scan| scan, |scan| scan.any().json());
     page.run("import", &["--format", "dotenv", "--dry-run", &source]);
     page.run("import", &["--format", "dotenv", &source]);
+    let mounted = at("mounted");
+    page.run("mount", &["--only", "a", &mounted]);
+    page.run("umount", &[&mounted]);
     page.run("backup", &[&backup]);
     page.with_password("restore-backup", &["--yes", &backup]);
     let child = page.system.pds(["run", "--only", "a", "--", "cat"]).stdin_stays_open().start();

@@ -31,7 +31,7 @@ fn change(path: &Path) {
 
 #[test]
 fn what_was_checked_is_what_is_executed() {
-    let system = System::boot(Spec::ready().secret("api-key", "value").secret("tls", "key"));
+    let system = System::boot(Spec::ready().secret("api-key", "value").secret("tls", "another value"));
     let tool = program(&system, "/bin/sh", "tool");
     let command = tool.to_str().unwrap();
     let run = |pin: &str, line: &str| system.pds(["run", "--pin", pin, "--", command, "-c", line]);
@@ -41,10 +41,10 @@ fn what_was_checked_is_what_is_executed() {
     assert!(executed.text().contains("memfd:pds-program"), "{}", executed.text());
     // By its name alone, and with all that a run may have besides.
     let given = ["run", "--pin", &digest(&tool), "--fd", "tls", "--files", "--mask", "--"];
-    let line = "cat <&$TLS_FD; cat $PDS_SECRETS_DIR/api-key; ls /proc/self/fd | wc -l";
+    let line = "cat <&$TLS_FD; echo; cat $PDS_SECRETS_DIR/api-key; echo; ls /proc/self/fd | wc -l";
     let shown = system.pds(given.into_iter().chain(["tool", "-c", line]));
     let path = format!("{}:/usr/bin:/bin", system.folder().display());
-    shown.env("PATH", path).run().done().prints("[REDACTED][REDACTED]5\n");
+    shown.env("PATH", path).run().done().prints("[REDACTED]\n[REDACTED]\n5\n");
 
     // The file changes while the program runs, and the program does not.
     let line = "mv -f $0.new $0; echo still; exec 2>/dev/null; cmp -s $0 /proc/$$/exe || echo other";

@@ -23,6 +23,7 @@ mod list;
 mod lock;
 mod logs;
 mod man;
+mod mount;
 mod mv;
 mod passwd;
 mod profile;
@@ -53,6 +54,7 @@ use core_types::protocol::launcher::{Files, Handed, Pin};
 pub(crate) use self::answer::HelperError;
 pub(crate) use self::completions::Question;
 pub(crate) use self::edit::EditError;
+pub(crate) use self::mount::MountError;
 pub(crate) use self::qr::CodeError;
 use self::run::{RunError, RunPlan};
 pub(crate) use self::scan::ScanError;
@@ -123,6 +125,8 @@ fn execute(command: &Command, session: &mut Session) -> Result<ExitCode, Failure
         Command::Scan(options) => scan::run(session, options),
         Command::Import(options) => import::run(session, options),
         Command::Export(options) => export::run(session, options),
+        Command::Mount(options) => mount::mount(session, options),
+        Command::Umount(options) => mount::umount(session, &options.folder),
         Command::Ps => ps::run(session),
         Command::Passwd(options) => passwd::run(session, options),
         Command::Rekey(options) => rekey::run(session, options),
