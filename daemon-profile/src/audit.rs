@@ -78,6 +78,9 @@ pub(crate) enum LogError {
     /// There is nothing to make a key of.
     #[error("the kernel gives no random bytes")]
     NoRandom,
+    /// What there is of it has not been looked at yet, because that failed.
+    #[error("the audit log cannot be opened, so nothing is known of it: {0}")]
+    Unopened(String),
     /// No file is open.
     #[error("the audit log is not open")]
     Closed,
@@ -96,6 +99,7 @@ impl LogError {
             | Self::Encode(_)
             | Self::NotSynced(_)
             | Self::NoRandom
+            | Self::Unopened(_)
             | Self::Closed
             | Self::BrokenOff => false,
         }
@@ -183,12 +187,21 @@ impl Audit {
         self.write(move |log| log.append(&[Entry::Event { event: &event, recorder: Recorder::own() }])).await
     }
 
+    /// Where the log ends, if that is known: not before it could be opened once.
+    fn end(&self) -> Result<End, LogError> {
+        let known = self.known();
+        match &known.failing {
+            Some(reason) if known.end == End::EMPTY => Err(LogError::Unopened(reason.clone())),
+            _ => Ok(known.end),
+        }
+    }
+
     /// The last entries, or those after a sequence number; as many as fit into one answer.
     ///
     /// # Errors
     /// The files cannot be read.
     pub(crate) async fn tail(&self, call: &AuditTail) -> Result<Vec<AuditLine>, LogError> {
-        let next = self.known().end.next;
+        let next = self.end()?.next;
         if call.count == 0 || call.after.is_some_and(|after| after >= next - 1) {
             return Ok(Vec::new());
         }
@@ -202,7 +215,7 @@ impl Audit {
     /// # Errors
     /// The files cannot be read.
     pub(crate) async fn verify(&self, keys: Keys) -> Result<AuditReport, LogError> {
-        let (folder, end) = (self.folder.clone(), self.known().end);
+        let (folder, end) = (self.folder.clone(), self.end()?);
         self.read(move || read::verify(&folder, end, keys)).await
     }
 

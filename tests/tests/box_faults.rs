@@ -1,5 +1,5 @@
 //! What goes wrong under running daemons, on a machine with systemd: units that ask for far too much, a runtime folder that
-//! is gone, a D-Bus that ends.
+//! is gone, a D-Bus that ends, a home that cannot be written.
 // Functions beside the tests report by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -74,6 +74,31 @@ fn what_is_taken_from_under_the_daemons_is_named_and_mended() {
     wait_for("it is missed", || (!watched(&machine)).then_some(()));
     assert_eq!(machine.user("pds get api-key").ok(), "value");
     machine.user("pds audit verify").ok();
+}
+
+#[test]
+fn a_home_that_cannot_be_written_is_named_and_nothing_is_lost() {
+    let Some(machine) = installed() else { return };
+    machine.root("mount --bind /home/alice /home/alice && mount -o remount,bind,ro /home/alice").ok();
+    machine.user("pds daemon restart").ok();
+    let named = "Read-only file system";
+    assert!(machine.user("pds status").ok().contains(named));
+    for (line, code, told) in [
+        ("pds unlock --password-file password", 1, named),
+        ("pds get api-key", 3, "no profile is unlocked"),
+        ("pds audit verify", 1, named),
+        ("pds audit tail", 1, named),
+        ("pds doctor", 1, "can only be read"),
+    ] {
+        let done = machine.user(&format!("timeout 30 {line}"));
+        let said = done.text() + &done.errors();
+        assert!(done.code() == code && said.contains(told), "{line}: {} {said}", done.code());
+    }
+    // Detached, for what the daemons have open is on it.
+    machine.root("umount -l /home/alice").ok();
+    machine.user("pds daemon restart && pds unlock --password-file password").ok();
+    assert_eq!(machine.user("pds get api-key").ok(), "value");
+    machine.user("printf new | pds set api-key && pds audit verify").ok();
 }
 
 /// Whether suspend, screen locks and logouts are noticed.
