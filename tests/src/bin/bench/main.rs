@@ -15,6 +15,7 @@ mod memory;
 mod storage;
 mod table;
 mod throughput;
+mod transfer;
 
 use tests::{Spec, System};
 
@@ -38,7 +39,8 @@ fn main() {
 }
 
 /// The groups of rows.
-const ALL: [&str; 7] = ["memory", "latency", "clients", "throughput", "audit", "storage", "large"];
+const ALL: [&str; 8] =
+    ["memory", "latency", "clients", "throughput", "transfer", "audit", "storage", "large"];
 
 fn bench(groups: &[&str]) {
     if cfg!(debug_assertions) {
@@ -52,7 +54,8 @@ fn bench(groups: &[&str]) {
             "latency" => rows.extend(latency::all(&booted())),
             "clients" => rows.extend(clients::all(&booted())),
             "audit" => rows.extend(audit::all()),
-            "throughput" => rows.push(throughput::pipe(&booted())),
+            "throughput" => rows.extend(throughput::all(&booted())),
+            "transfer" => rows.extend(transfer::all()),
             "large" => rows.extend(storage::large_vaults()),
             _ => rows.extend(storage::ordinary(&booted())),
         }

@@ -11,22 +11,30 @@ use crate::measure::{Row, median};
 const BYTES: u64 = 1 << 29;
 const ROUNDS: usize = 15;
 
-/// The row.
-pub(crate) fn pipe(system: &System) -> Row {
+/// The rows: as it is, and with values looked for in it.
+pub(crate) fn all(system: &System) -> Vec<Row> {
+    vec![
+        pipe(system, "a child's pipe throughput under `pds run`", &[], 0.98),
+        pipe(system, "the same with --mask", &["--mask"], 0.05),
+    ]
+}
+
+fn pipe(system: &System, name: &str, options: &[&str], budget: f64) -> Row {
     let writer = ["head", "-c", &BYTES.to_string(), "/dev/zero"].map(str::to_owned);
     let pds = system.programs().join("pds").display().to_string();
-    let around = [vec![pds, "run".to_owned(), "--".to_owned()], writer.to_vec()].concat();
+    let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+    let around = [vec![pds, "run".to_owned()], options, vec!["--".to_owned()], writer.to_vec()].concat();
     let (mut floor, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         floor.push(mebibytes_per_second(system, &writer));
         ours.push(mebibytes_per_second(system, &around));
     }
     Row {
-        name: "a child's pipe throughput under `pds run`".to_owned(),
+        name: name.to_owned(),
         unit: "MB/s",
         floor: Some(median(floor)),
         ours: median(ours),
-        budget: 0.98,
+        budget,
         more_is_better: true,
     }
 }
