@@ -102,6 +102,16 @@ fn installed_for_all_the_daemons_run_as_units_that_nobody_looks_into() {
 
     let profile = machine.user("pds run -- grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status").ok();
     assert_eq!(profile, machine.user("grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status").ok());
+    // The launcher is more closed in than any of these, and starts nothing for them all the same.
+    for confined in [
+        "setpriv --no-new-privs",
+        "unshare --user --map-current-user",
+        "unshare --user --map-root-user --mount",
+    ] {
+        let run = machine.user(&format!("{confined} pds --no-start run -- touch escaped"));
+        assert!(run.code() == 125 && run.errors().contains("confined"), "{confined}: {run:?}");
+    }
+    assert_eq!(machine.user("test -e escaped").code(), 1);
 
     machine
         .root("test -s /usr/local/share/man/man1/pds-run.1 && test -s /usr/local/share/man/man5/pds-vault.5")
