@@ -104,11 +104,13 @@ impl Session {
         self.profile.as_ref()
     }
 
-    /// Whether the configuration has programs named that alone are given secrets of one of these profiles. The daemons go
-    /// on by the last one that could be used, and so where it cannot be they have the last word.
-    pub(crate) fn gives_to_named_programs(&self, profiles: &[ProfileName]) -> bool {
-        self.config()
-            .is_ok_and(|config| profiles.iter().any(|profile| config.access.programs.contains_key(profile)))
+    /// Whether the configuration has programs named that alone are given secrets of one of these profiles, or of any where
+    /// the environment `refers` to secrets. The daemons go on by the last configuration that could be used, so where it
+    /// cannot be they have the last word.
+    pub(crate) fn gives_to_named_programs(&self, profiles: &[ProfileName], refers: bool) -> bool {
+        self.config().is_ok_and(|config| {
+            config.access.programs.keys().any(|profile| refers || profiles.contains(profile))
+        })
     }
 
     /// The configuration.

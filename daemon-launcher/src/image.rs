@@ -22,37 +22,41 @@ pub(crate) struct Image {
     pub(crate) program: Program,
 }
 
-/// Reads a program's file, and compares it with what is asked for. Takes as long as its bytes do.
+/// Reads a program's file, and compares it with what is asked for. Takes as long as its bytes do. Nothing is read of a
+/// program that cannot be executed from memory, which is no fault where only rules might name it: they then name another.
 ///
 /// # Errors
-/// It is another one, or what it is cannot be executed from memory.
-pub(crate) fn read(file: OwnedFd, pin: Pin) -> Result<Image, LauncherDenial> {
-    let cannot = |error: io::Error| LauncherDenial::Unpinnable(error.to_string());
+/// It is another one than is asked for, or one that cannot be executed from memory.
+pub(crate) fn read(file: OwnedFd, pin: Pin) -> Result<Option<Image>, LauncherDenial> {
+    match (sealed(File::from(file)), pin) {
+        (Ok(image), Pin::Image(expected)) if expected != image.program.image => {
+            Err(LauncherDenial::OtherImage { expected, found: image.program.image })
+        }
+        (Ok(image), _) => Ok(Some(image)),
+        (Err(_), Pin::Ruled) => Ok(None),
+        (Err(reason), Pin::Image(_)) => Err(LauncherDenial::Unpinnable(reason)),
+    }
+}
+
+/// What is in the file, or why it cannot be executed from memory.
+fn sealed(mut file: File) -> Result<Image, String> {
+    let cannot = |error: io::Error| error.to_string();
     let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(cannot)?;
-    let mut file = File::from(file);
     if !file.metadata().map_err(cannot)?.is_file() {
-        return Err(LauncherDenial::Unpinnable("it is not an ordinary file".to_owned()));
+        return Err("it is not an ordinary file".to_owned());
     }
     if is_script(&mut file).map_err(cannot)? {
-        return Err(LauncherDenial::Unpinnable(
+        return Err(
             "it is a script, and what reads it would not be pinned; pin that one, with the script as its argument"
                 .to_owned(),
-        ));
+        );
     }
     let (image, hash) = sealed_image(&file, IMAGE_BYTES_MAX).map_err(|error| match error.kind() {
-        io::ErrorKind::FileTooLarge => {
-            LauncherDenial::Unpinnable(format!("it has more than {IMAGE_BYTES_MAX} bytes"))
-        }
+        io::ErrorKind::FileTooLarge => format!("it has more than {IMAGE_BYTES_MAX} bytes"),
         _ => cannot(error),
     })?;
-    let found = ImageDigest::new(hash);
-    match pin {
-        Pin::Image(expected) if expected != found => Err(LauncherDenial::OtherImage { expected, found }),
-        _ => {
-            let program = Program { path: path.to_string_lossy().into_owned(), image: found };
-            Ok(Image { file: image, program })
-        }
-    }
+    let program = Program { path: path.to_string_lossy().into_owned(), image: ImageDigest::new(hash) };
+    Ok(Image { file: image, program })
 }
 
 /// Whether the kernel would have another program read it (execve(2)).
@@ -81,7 +85,7 @@ mod tests {
         let bytes = b"\x7fELF and more";
         let (file, descriptor) = opened(bytes);
         let own = ImageDigest::new(digest(bytes));
-        let image = read(descriptor.try_clone().unwrap(), Pin::Ruled).unwrap();
+        let image = read(descriptor.try_clone().unwrap(), Pin::Ruled).unwrap().unwrap();
         let path = file.path().canonicalize().unwrap().to_string_lossy().into_owned();
         assert_eq!(image.program, Program { path, image: own });
         assert!(read(descriptor.try_clone().unwrap(), Pin::Image(own)).is_ok(), "wherever it stood");
@@ -95,7 +99,10 @@ mod tests {
         let (_file, script) = opened(b"#!/bin/sh\n");
         let folder = File::open("/").unwrap().into();
         for (descriptor, told) in [(script, "script"), (folder, "ordinary file")] {
-            let denial = read(descriptor, Pin::Ruled).err();
+            let descriptor: OwnedFd = descriptor;
+            let nothing = read(descriptor.try_clone().unwrap(), Pin::Ruled);
+            assert!(matches!(nothing, Ok(None)), "rules name it by no image");
+            let denial = read(descriptor, Pin::Image(ImageDigest::new([0; 32]))).err();
             let Some(LauncherDenial::Unpinnable(reason)) = denial else { panic!("{denial:?}") };
             assert!(reason.contains(told), "{reason}");
         }

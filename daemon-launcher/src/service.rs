@@ -352,7 +352,7 @@ struct Reading<'a> {
 async fn pinned(program: Option<(Pin, OwnedFd)>) -> Result<Option<Image>, LauncherDenial> {
     let Some((pin, file)) = program else { return Ok(None) };
     let read = tokio::task::spawn_blocking(move || image::read(file, pin)).await;
-    read.map_err(|error| LauncherDenial::Spawn(error.to_string()))?.map(Some)
+    read.map_err(|error| LauncherDenial::Spawn(error.to_string()))?
 }
 
 /// The values that the caller hides: all that the program is given, however it gets them.

@@ -108,6 +108,19 @@ fn a_secret_that_is_for_a_program_goes_to_no_other() {
     run(Path::new("/usr/bin/env"), &["--only", "api-key", "--env", "A=db/url"]).exits(125).says("db/url");
     let referred = system.pds(["run", "--none", "--", "env"]).env("URL", "pds://default/db/url");
     referred.run().exits(125).says("URL").prints("");
+    // A script is no program that rules could name; it goes on with what is left.
+    let script = system.folder().join("script");
+    std::fs::write(&script, "#!/bin/sh\necho \"$API_KEY.$DB_URL.\"\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    run(&script, &[]).done().prints("k..\n");
+    // By reference, from a profile that nothing else of the run is about.
+    system.pds(["init", "-p", "other"]).password().run().done();
+    let refers = |command: &Path| {
+        let command = command.to_str().unwrap().to_owned();
+        system.pds(["run", "-p", "other", "--", &command]).env("URL", "pds://default/db/url").run()
+    };
+    refers(&tool).done().prints_among("\nURL=u\n");
+    refers(Path::new("/usr/bin/env")).exits(125).says("URL");
     // A link to it is it, and a copy is not.
     let link = system.folder().join("link");
     std::os::unix::fs::symlink(&tool, &link).unwrap();

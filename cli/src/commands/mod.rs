@@ -43,13 +43,16 @@ mod totp;
 mod unlock;
 mod wait;
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use core_ipc::CallError;
 use core_types::header::Refusal;
-use core_types::protocol::launcher::{Files, Handed, Pin};
+use core_types::protocol::launcher::{Files, Handed, OsBytes, Pin};
+use core_types::reference::SecretReference;
 
 pub(crate) use self::answer::HelperError;
 pub(crate) use self::completions::Question;
@@ -175,7 +178,7 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
     let files = folder.map(|folder| wanted_files(folder.as_deref(), options.owner)).transpose()?;
     let pin = match options.pin {
         Some(image) => Some(Pin::Image(image)),
-        None => session.gives_to_named_programs(&profiles).then_some(Pin::Ruled),
+        None => session.gives_to_named_programs(&profiles, refers(&variables)).then_some(Pin::Ruled),
     };
     let plan = || RunPlan {
         profiles: profiles.clone(),
@@ -200,6 +203,13 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
         |error: &RunError| matches!(error, RunError::Call(CallError::Refused(Refusal::ServiceUnknown)));
     let end = Instant::now() + session.usual_deadline();
     Ok(session.until_delivered(end, |client, _| run::run(client, plan()), undelivered)??)
+}
+
+/// Whether a variable of the command may be a reference to a secret, of whatever profile.
+fn refers(variables: &[OsBytes]) -> bool {
+    let meant = |pair: &OsBytes| SecretReference::is_meant_by(env::split(pair).1);
+    let inherited = |(_, value): (OsString, OsString)| SecretReference::is_meant_by(value.as_bytes());
+    variables.iter().any(meant) || std::env::vars_os().any(inherited)
 }
 
 /// What `--files` asks for; the folder by its whole path, because the launcher stands elsewhere.

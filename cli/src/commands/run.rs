@@ -89,7 +89,7 @@ pub(crate) fn run(client: &mut Client, request: RunPlan) -> Result<ExitCode, Run
 
 /// As [`run`], with `start` in the place of the launcher.
 fn run_with(
-    request: RunPlan,
+    mut request: RunPlan,
     start: impl FnOnce(&Run, Vec<OwnedFd>) -> Result<Vec<WireSecret>, RunError>,
 ) -> Result<ExitCode, RunError> {
     let (control, monitors_end) =
@@ -104,14 +104,7 @@ fn run_with(
         redirects =
             Redirect::replace(&mut streams).map_err(RunError::at("no pipe can be had for the command"))?;
     }
-    let program = match request.pin {
-        Some(_) => {
-            let command = request.command.first().map(OsString::as_os_str).unwrap_or_default();
-            let opened = program::open(command, &request.variables);
-            Some(opened.map_err(|denial| RunError::Call(CallError::Denied(denial)))?)
-        }
-        None => None,
-    };
+    let program = opened_program(&mut request)?;
     let directory = caller::directory().map_err(RunError::at("the working directory cannot be opened"))?;
     let call = describe(request, screen.is_some());
 
@@ -137,6 +130,20 @@ fn run_with(
     drop(call);
     let signals = Signals::hold().map_err(RunError::at("signals cannot be held"))?;
     job.attend(signals)
+}
+
+/// The command's file, where it is pinned. Rules know none that cannot be opened.
+fn opened_program(request: &mut RunPlan) -> Result<Option<OwnedFd>, RunError> {
+    let Some(pin) = request.pin else { return Ok(None) };
+    let command = request.command.first().map(OsString::as_os_str).unwrap_or_default();
+    match (program::open(command, &request.variables), pin) {
+        (Ok(file), _) => Ok(Some(file)),
+        (Err(LauncherDenial::Unpinnable(_)), Pin::Ruled) => {
+            request.pin = None;
+            Ok(None)
+        }
+        (Err(denial), _) => Err(RunError::Call(CallError::Denied(denial))),
+    }
 }
 
 fn describe(request: RunPlan, terminal: bool) -> Run {
