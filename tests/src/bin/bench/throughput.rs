@@ -15,7 +15,8 @@ const ROUNDS: usize = 15;
 pub(crate) fn all(system: &System) -> Vec<Row> {
     vec![
         pipe(system, "a child's pipe throughput under `pds run`", &[], 0.98),
-        pipe(system, "the same with --mask", &["--mask"], 0.05),
+        // Nothing is promised of that yet.
+        pipe(system, "the same with --mask", &["--mask"], 0.0),
     ]
 }
 
