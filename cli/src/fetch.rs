@@ -141,8 +141,8 @@ fn planned(session: &mut Session, run: &Run) -> Result<Vec<GetBatch>, Failure> {
     batches::divided(&listings, run).map_err(denied)
 }
 
-/// All names of a profile.
-fn names(session: &mut Session, profile: &ProfileName) -> Result<Vec<SecretName>, Failure> {
+/// All names of a profile that may be listed.
+pub(crate) fn names(session: &mut Session, profile: &ProfileName) -> Result<Vec<SecretName>, Failure> {
     let mut list = List { profile: profile.clone(), pattern: None, after: None };
     let mut names = Vec::new();
     loop {

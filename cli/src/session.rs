@@ -1,5 +1,6 @@
 //! What one invocation has: its options, its folders, and one connection to the bus, made when first needed.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,8 @@ pub(crate) struct Session {
     profile: Option<ProfileName>,
     /// The profile of the project, which counts for more than the configuration's.
     of_project: Option<ProfileName>,
+    /// The configuration, once it was read.
+    config: OnceCell<Config>,
     client: Option<Client>,
 }
 
@@ -53,7 +56,8 @@ impl Session {
         let messages = Messages::new(&options);
         let output = Output::new(&options);
         let paths = Paths::from_environment()?;
-        Ok(Self { messages, output, paths, options, profile: None, of_project: None, client: None })
+        let config = OnceCell::new();
+        Ok(Self { messages, output, paths, options, profile: None, of_project: None, config, client: None })
     }
 
     /// The profile the command is about: `-p`, `PDS_PROFILE`, the project's, the configuration's, `default`; in this order.
@@ -64,7 +68,7 @@ impl Session {
         let profile = match self.options.profiles.as_slice() {
             [] => default_profile(std::env::var_os("PDS_PROFILE"), || match &self.of_project {
                 Some(profile) => Ok(profile.clone()),
-                None => Ok(self.config()?.default_profile),
+                None => Ok(self.config()?.default_profile.clone()),
             })?,
             [profile] => profile.clone(),
             _ => return Err(Failure::SeveralProfiles),
@@ -117,7 +121,14 @@ impl Session {
     ///
     /// # Errors
     /// It cannot be read, or holds something that is not known.
-    fn config(&self) -> Result<Config, Failure> {
+    fn config(&self) -> Result<&Config, Failure> {
+        match self.config.get() {
+            Some(config) => Ok(config),
+            None => self.read_config().map(|config| self.config.get_or_init(|| config)),
+        }
+    }
+
+    fn read_config(&self) -> Result<Config, Failure> {
         let path = self.paths.config_file();
         match private_fs::read_limited(&path, CONFIG_BYTES_MAX).map_err(Failure::ConfigFile)? {
             None => Ok(Config::default()),

@@ -7,8 +7,8 @@ use core_types::reference::SecretReference;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::list;
 use crate::error::{Exit, Failure};
+use crate::fetch;
 use crate::fields;
 use crate::picker;
 use crate::session::Session;
@@ -34,7 +34,7 @@ pub(super) fn run(session: &mut Session, name: Option<&str>, version: Option<u64
 
 /// Has the user choose one of the names first.
 fn choose(session: &mut Session, profile: ProfileName, version: Option<u64>) -> Result<(), Failure> {
-    let names = list::names(session, &profile)?;
+    let names: Vec<String> = fetch::names(session, &profile)?.into_iter().map(String::from).collect();
     if names.is_empty() {
         session.messages.note(format!("there is no secret in profile '{profile}' to choose"));
         return Err(Failure::Reported(Exit::NotFound));

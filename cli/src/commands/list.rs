@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use core_types::ProfileName;
 use core_types::pattern::Pattern;
 use core_types::protocol::profile::LastRead;
 use core_types::protocol::secrets::{List, SecretEntry, SecretPage};
@@ -85,20 +84,6 @@ pub(super) fn run(session: &mut Session, pattern: Option<&Pattern>, long: bool) 
         }
     }
     session.output.object_if_wanted(&listing)
-}
-
-/// All names that may be read.
-pub(super) fn names(session: &mut Session, profile: &ProfileName) -> Result<Vec<String>, Failure> {
-    let mut call = List { profile: profile.clone(), pattern: None, after: None };
-    let mut names = Vec::new();
-    loop {
-        let SecretPage { entries, more } = session.call(&call)?;
-        call.after = entries.last().map(|entry| entry.name.clone());
-        names.extend(entries.into_iter().map(|entry| String::from(entry.name)));
-        if !more || call.after.is_none() {
-            return Ok(names);
-        }
-    }
 }
 
 fn write_line(session: &mut Session, secret: &Listed, long: bool) -> Result<(), Failure> {

@@ -178,6 +178,8 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
     let files = folder.map(|folder| wanted_files(folder.as_deref(), options.owner)).transpose()?;
     let pin = match options.pin {
         Some(image) => Some(Pin::Image(image)),
+        // Rules of programs are asked by the launcher alone.
+        None if options.here => None,
         None => session.gives_to_named_programs(&profiles, refers(&variables)).then_some(Pin::Ruled),
     };
     let plan = || RunPlan {
