@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args as _, FromArgMatches, Subcommand, ValueEnum};
 use core_ipc::wire::PublicKey;
 use core_types::access::AccessOperation;
 use core_types::factor::{FactorLabel, FactorPolicy, LabelError};
@@ -40,14 +40,40 @@ pub(crate) use self::mount::{MountOptions, UmountOptions};
 pub(crate) use self::scan::ScanOptions;
 pub(crate) use self::transfer::{ExportFormat, ExportOptions, ImportFormat, ImportOptions, Policy};
 
-/// Keeps secrets in encrypted vaults and hands them to exactly the program that needs them.
-#[derive(Debug, Parser)]
-#[command(name = "pds", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+/// What a command line says.
+#[derive(Debug)]
 pub(crate) struct Args {
-    #[command(flatten)]
     pub(crate) options: Options,
-    #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// The description of every command line.
+    pub(crate) fn description() -> clap::Command {
+        Command::augment_subcommands(Self::without_commands())
+    }
+
+    /// The description of this command line: only those commands are in it whose names are among its words, because to
+    /// describe all of them takes longer than most else that a short command does. Where it says that a line is in
+    /// order, the whole description says the same; where not, that one is to be asked what is wrong.
+    fn short_description(line: &[OsString]) -> clap::Command {
+        Command::augment_named(Self::without_commands(), line)
+    }
+
+    fn without_commands() -> clap::Command {
+        let root = Options::augment_args(clap::Command::new("pds"));
+        root.version(env!("CARGO_PKG_VERSION"))
+            .about("Keeps secrets in encrypted vaults and hands them to exactly the program that needs them")
+            .after_help(EXIT_CODES)
+            .disable_help_subcommand(true)
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+    }
+
+    fn of(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        let options = Options::from_arg_matches(matches)?;
+        Ok(Self { options, command: Command::from_arg_matches(matches)? })
+    }
 }
 
 const EXIT_CODES: &str = "\
@@ -874,16 +900,24 @@ fn secret_name(text: &str) -> Result<SecretName, NameError> {
 /// # Errors
 /// It is not one, or it asks for help or the version.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Usage> {
-    // Never dropped: taking the description of all commands apart takes a fifth of the time of a short command.
-    let mut command = ManuallyDrop::new(Args::command());
-    let matches = command.try_get_matches_from_mut(answer::by_name(arguments)).map_err(Usage)?;
-    let args = Args::from_arg_matches(&matches).map_err(Usage)?;
+    let line = answer::by_name(arguments);
+    let args = match parse_by(Args::short_description(&line), &line) {
+        Ok(args) => args,
+        Err(_) => parse_by(Args::description(), &line).map_err(Usage)?,
+    };
     match &args.command {
         Command::Get(GetOptions { name: None, .. }) if args.options.quiet || !picker::is_possible() => {
-            Err(Usage(missing(&mut command, "get", "<NAME>")))
+            let mut whole = Args::description();
+            whole.build();
+            Err(Usage(missing(&mut whole, "get", "<NAME>")))
         }
         _ => Ok(args),
     }
+}
+
+fn parse_by(description: clap::Command, line: &[OsString]) -> Result<Args, clap::Error> {
+    // Never dropped: to take it apart would be time for nothing.
+    Args::of(&ManuallyDrop::new(description).try_get_matches_from_mut(line)?)
 }
 
 /// What clap says of an argument that has to be given.
@@ -910,12 +944,12 @@ mod tests {
 
     #[test]
     fn the_definition_holds_together() {
-        Args::command().debug_assert();
+        Args::description().debug_assert();
     }
 
     #[test]
     fn the_help_of_a_command_begins_with_what_it_does() {
-        for command in Args::command().get_subcommands() {
+        for command in Args::description().get_subcommands() {
             let line = ["pds", command.get_name(), "--help"].map(OsString::from);
             let help = parse(line).unwrap_err().0.to_string();
             let about = command.get_about().unwrap().to_string();

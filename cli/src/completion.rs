@@ -289,7 +289,6 @@ pub(crate) fn joined(words: &[String]) -> (Vec<String>, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     use crate::args::Args;
 
@@ -310,7 +309,7 @@ mod tests {
     }
 
     fn built() -> Command {
-        let mut command = Args::command();
+        let mut command = Args::description();
         command.build();
         command
     }

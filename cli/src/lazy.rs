@@ -1,4 +1,4 @@
-//! The list of commands as clap's description of them, made of the one command that is given: describing all of them
+//! The list of commands as clap's description of them, made of those that a command line names: describing all of them
 //! takes longer than everything else that a short command does.
 
 use clap::Subcommand;
@@ -29,13 +29,30 @@ macro_rules! commands {
             }
         }
 
+        impl Command {
+            /// Name, what help says, and how to describe what may follow the name.
+            const LIST: &[(&str, &str, Option<fn(clap::Command) -> clap::Command>)] =
+                &[$( ($name, $about, $crate::lazy::describe!($($kind $of)?)), )*];
+
+            /// Adds those commands whose names are among the words.
+            fn augment_named(command: clap::Command, words: &[std::ffi::OsString]) -> clap::Command {
+                Self::augment(command, &|name| words.iter().any(|word| word == name))
+            }
+
+            fn augment(root: clap::Command, wanted: &dyn Fn(&str) -> bool) -> clap::Command {
+                Self::LIST.iter().filter(|(name, ..)| wanted(name)).fold(root, |root, (name, about, describe)| {
+                    let command = clap::Command::new(*name).about(about.trim_start());
+                    root.subcommand(match describe {
+                        Some(describe) => command.defer(*describe),
+                        None => command,
+                    })
+                })
+            }
+        }
+
         impl clap::Subcommand for Command {
             fn augment_subcommands(command: clap::Command) -> clap::Command {
-                command $( .subcommand(
-                    clap::Command::new($name)
-                        .about($about.trim_start())
-                        $( .defer($crate::lazy::$kind::<$of>) )?
-                ) )*
+                Self::augment(command, &|_| true)
             }
 
             fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
@@ -49,6 +66,17 @@ macro_rules! commands {
     };
 }
 pub(crate) use commands;
+
+/// How to describe what may follow a command's name.
+macro_rules! describe {
+    () => {
+        None
+    };
+    ($kind:ident $of:ty) => {
+        Some($crate::lazy::$kind::<$of>)
+    };
+}
+pub(crate) use describe;
 
 /// Describes a command with options.
 pub(crate) fn options<T: clap::Args>(command: clap::Command) -> clap::Command {

@@ -7,7 +7,6 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::CommandFactory as _;
 use core_types::ProfileName;
 use core_types::pattern::Pattern;
 use core_types::protocol::secrets::{List, Profiles, SecretPage};
@@ -65,7 +64,7 @@ impl Question {
             Shell::Bash => joined(&self.words),
             Shell::Zsh | Shell::Fish => (self.words.clone(), 0),
         };
-        let mut root = Args::command();
+        let mut root = Args::description();
         root.build();
         let mut text = String::new();
         match offer(&root, &words, &mut Asked::now()) {

@@ -4,7 +4,6 @@
 use std::io;
 use std::path::Path;
 
-use clap::CommandFactory as _;
 use clap_mangen::Man;
 
 use crate::args::Args;
@@ -75,7 +74,7 @@ pub(super) fn run(messages: &Messages, folder: &Path) -> Result<(), Failure> {
 }
 
 fn pages() -> io::Result<Vec<Page>> {
-    let mut command = Args::command();
+    let mut command = Args::description();
     command.build();
     let mut pages = Vec::new();
     add_commands(&command, &mut pages)?;
@@ -142,7 +141,7 @@ mod tests {
             }
             command.get_subcommands().for_each(|below| check(below, pages));
         }
-        let mut command = Args::command();
+        let mut command = Args::description();
         command.build();
         check(&command, &pages().unwrap());
     }
@@ -166,7 +165,7 @@ mod tests {
             assert!(!below.is_empty() || text.contains(&format!("`{spoken}`")), "{spoken}");
             below.iter().for_each(|below| check(below, text));
         }
-        let mut command = Args::command();
+        let mut command = Args::description();
         command.build();
         check(&command, GUIDES.iter().find(|guide| guide.file == "json.md").unwrap().text);
     }
