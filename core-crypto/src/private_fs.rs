@@ -236,7 +236,10 @@ fn check_ancestors(path: &Path) -> Result<(), PrivateFsError> {
     let parent = parent.canonicalize().map_err(failed("resolve", parent))?;
     for folder in parent.ancestors() {
         let stat = rustix::fs::stat(folder).map_err(failed("examine", folder))?;
-        if stat.st_uid != root_user() && stat.st_uid != own_user() {
+        let is_own = stat.st_uid == own_user();
+        // Whoever sees user 0 sees root, so that the namespace need seldom be looked at.
+        let is_root = stat.st_uid == 0 || (!is_own && stat.st_uid == root_user());
+        if !is_own && !is_root {
             return Err(PrivateFsError::WrongOwner {
                 path: folder.to_owned(),
                 owner: stat.st_uid,
@@ -249,7 +252,7 @@ fn check_ancestors(path: &Path) -> Result<(), PrivateFsError> {
                 mode: permissions(&stat),
             });
         }
-        if stat.st_uid == root_user() {
+        if is_root {
             break;
         }
     }
