@@ -13,6 +13,7 @@ use core_types::paths::Paths;
 use core_types::protocol::bus::{BusRequest, KeyOf};
 use core_types::protocol::{Call, DenialOf, Service, Topic, encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::Timeout;
 use zeroize::Zeroizing;
 
 use crate::error::{CallError, CallOptions, ConnectError};
@@ -35,6 +36,10 @@ pub struct Client {
     next_id: u64,
     /// Events that came while an answer was waited for.
     events: VecDeque<Event>,
+    /// The answer to the later of two requests, if it came first.
+    early: Option<Frame>,
+    /// How long the socket waits for input.
+    patience: Option<Duration>,
 }
 
 /// Something that was published on a topic that was subscribed to.
@@ -46,6 +51,9 @@ pub struct Event {
     pub body: Body,
 }
 
+/// From this on the end of a wait need not be exact: the bus ends it, and nobody but a bus that stands still can be late.
+const ROUGH_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Most events that are kept for whoever takes them; the oldest goes first.
 const EVENTS_MAX: usize = 64;
 
@@ -55,6 +63,12 @@ struct Envelope {
     seal: Seal,
     deadline: Instant,
     descriptors: Vec<OwnedFd>,
+}
+
+/// A request that was sent.
+struct Asked {
+    id: u64,
+    deadline: Instant,
 }
 
 impl Client {
@@ -90,6 +104,8 @@ impl Client {
             sealed: HashMap::new(),
             next_id: 1,
             events: VecDeque::new(),
+            early: None,
+            patience: None,
         })
     }
 
@@ -174,35 +190,46 @@ impl Client {
         if self.sealed.get(service).is_some_and(|session| !session.is_worn(Instant::now())) {
             return Ok(());
         }
-        let key = self.key_of(service, deadline)?;
-        let (initiator, message) =
-            SealInitiator::start(&self.identity, service, key).map_err(WireError::from)?;
-        let envelope = Envelope { method: 0, seal: Seal::Handshake, deadline, descriptors: Vec::new() };
-        let answer = self.exchange(service, envelope, &message)?;
+        let (initiator, answer) = self.begin_session(service, deadline)?;
         let session = initiator.finish(&answer.body, Instant::now()).map_err(|_| ConnectError::Handshake)?;
         self.sealed.insert(service, session);
         Ok(())
     }
 
-    /// The key of a service, as the bus and the service itself say.
-    fn key_of<D: std::fmt::Debug>(
+    /// Asks the bus for the key of a service, and the service for a session, by the key that it published itself, in one
+    /// go. The answer counts only if the bus says the same key: until then nothing was sent but the public key of this
+    /// client.
+    fn begin_session<D: std::fmt::Debug>(
         &mut self,
         service: &'static str,
         deadline: Instant,
-    ) -> Result<PublicKey, CallError<D>> {
+    ) -> Result<(SealInitiator, Frame), CallError<D>> {
         let path = self.paths.public_key(service);
         let name = DaemonName::parse(service).map_err(|_| WireError::Malformed)?;
-        let body = encode(&BusRequest::from(KeyOf { name })).map_err(|_| WireError::TooLarge)?;
+        let question = encode(&BusRequest::from(KeyOf { name })).map_err(|_| WireError::TooLarge)?;
         let end = deadline.min(Instant::now() + KEY_PATIENCE);
         loop {
             let envelope =
                 Envelope { method: KeyOf::METHOD, seal: Seal::None, deadline, descriptors: Vec::new() };
-            let answer = self.exchange(BUS, envelope, &body)?;
-            let by_the_bus = read_reply::<KeyOf>(&answer.body).map_err(CallError::of_key)?;
-            match socket::agreed_key(&path, by_the_bus)? {
-                Some(key) => return Ok(key),
-                None if Instant::now() < end => std::thread::sleep(socket::KEY_PAUSE),
-                None => return Err(ConnectError::keys_differ(path).into()),
+            let asked = self.send(BUS, envelope, &question)?;
+            let begun = match socket::published_key(&path)? {
+                Some(key) => {
+                    let (initiator, message) =
+                        SealInitiator::start(&self.identity, service, key).map_err(WireError::from)?;
+                    let envelope =
+                        Envelope { method: 0, seal: Seal::Handshake, deadline, descriptors: Vec::new() };
+                    Some((key, initiator, self.send(service, envelope, &message)?))
+                }
+                None => None,
+            };
+            let by_the_bus = read_reply::<KeyOf>(&self.answer(asked)?.body).map_err(CallError::of_key)?;
+            match begun {
+                Some((key, initiator, begun)) if key.0 == by_the_bus => {
+                    return Ok((initiator, self.answer(begun)?));
+                }
+                // As they do while a daemon starts; the answer of whoever has the published key is not waited for.
+                _ if Instant::now() < end => std::thread::sleep(socket::KEY_PAUSE),
+                _ => return Err(ConnectError::keys_differ(path).into()),
             }
         }
     }
@@ -214,6 +241,17 @@ impl Client {
         envelope: Envelope,
         body: &[u8],
     ) -> Result<Frame, CallError<D>> {
+        let asked = self.send(service, envelope, body)?;
+        self.answer(asked)
+    }
+
+    /// Takes one request into what is to be sent. It leaves at the latest when an answer is waited for.
+    fn send<D: std::fmt::Debug>(
+        &mut self,
+        service: &str,
+        envelope: Envelope,
+        body: &[u8],
+    ) -> Result<Asked, CallError<D>> {
         let id = self.next_id;
         self.next_id += 1;
         let left = envelope.deadline.saturating_duration_since(Instant::now());
@@ -234,27 +272,59 @@ impl Client {
         }
         socket::send(&self.socket, &mut self.wire, &header, body, &envelope.descriptors)
             .map_err(CallError::of_sending)?;
+        Ok(Asked { id, deadline: envelope.deadline })
+    }
+
+    /// Waits for the response to a request. Those to requests before it are not waited for any more.
+    fn answer<D: std::fmt::Debug>(&mut self, Asked { id, deadline }: Asked) -> Result<Frame, CallError<D>> {
+        let mut next = self.early.take();
         loop {
             let written = socket::flush(&self.socket, &mut self.wire).map_err(lost)?;
-            while let Some(frame) = self.wire.next_frame()? {
-                match frame.header.kind {
-                    Kind::Response if frame.header.correlation == id => return Ok(frame),
-                    Kind::Refusal if frame.header.correlation == id => {
+            while let Some(frame) =
+                next.take().map_or_else(|| self.wire.next_frame(), |frame| Ok(Some(frame)))?
+            {
+                match (frame.header.kind, frame.header.correlation) {
+                    (Kind::Response, of) if of == id => return Ok(frame),
+                    (Kind::Refusal, of) if of == id => {
                         let refusal =
                             core_types::protocol::decode(&frame.body).map_err(|_| WireError::Malformed)?;
                         return Err(CallError::Refused(refusal));
                     }
-                    // An event, or an answer to a request whose deadline passed earlier.
+                    (Kind::Response | Kind::Refusal, of) if (id..self.next_id).contains(&of) => {
+                        self.early = Some(frame);
+                    }
+                    // An event, or an answer that is not waited for any more.
                     _ => self.keep_event(frame),
                 }
             }
-            let wanted = if written { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
             // The bus answers at the deadline itself; the grace lets that answer arrive.
-            if !wait(&self.socket, wanted, envelope.deadline + Duration::from_millis(500)).map_err(lost)? {
+            let end = deadline + Duration::from_millis(500);
+            let in_time = if written {
+                self.await_input(end)
+            } else {
+                let ready = wait(&self.socket, PollFlags::IN | PollFlags::OUT, end).map_err(lost)?;
+                socket::receive(&self.socket, &mut self.wire, &mut self.buffer).map(|_| ready)
+            };
+            if !in_time.map_err(lost)? {
                 return Err(CallError::Refused(core_types::header::Refusal::Timeout));
             }
-            socket::receive(&self.socket, &mut self.wire, &mut self.buffer).map_err(lost)?;
         }
+    }
+
+    /// Waits for input and takes it; answers whether that was before the end.
+    fn await_input(&mut self, end: Instant) -> Result<bool, LinkError> {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        // One patience does for many calls, so that it need not be told to the kernel for each.
+        let patience = if left < ROUGH_PATIENCE { left } else { Duration::from_secs(left.as_secs() + 1) };
+        if self.patience != Some(patience) {
+            rustix::net::sockopt::set_socket_timeout(&self.socket, Timeout::Recv, Some(patience))?;
+            self.patience = Some(patience);
+        }
+        socket::await_some(&self.socket, &mut self.wire, &mut self.buffer)?;
+        Ok(true)
     }
 
     /// Waits until the socket has taken all that was sent before and has room for more, or the deadline has passed:

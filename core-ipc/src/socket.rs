@@ -24,8 +24,10 @@ pub fn prologue() -> Vec<u8> {
     format!("pds bus v{}", core_types::header::WIRE_VERSION).into_bytes()
 }
 
-/// Bytes read by one system call.
+/// Most bytes read by one system call.
 const READ_BYTES: usize = 65_536;
+/// As long as no read was filled: what most answers fit into.
+const FIRST_READ_BYTES: usize = 4_096;
 /// Nothing waits for room, and a closed socket is an error and not a signal.
 const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 /// The kernel passes at most 253 descriptors at once (`SCM_MAX_FD`); room for more than we take, so that none is lost unseen.
@@ -45,12 +47,19 @@ pub enum LinkError {
     Socket(#[from] Errno),
 }
 
-/// Room for what one system call reads; one is enough for all connections of a thread.
+/// Room for what one system call reads; one is enough for all connections of a thread. It has its full size from the
+/// first read on that needed more: most commands get one short answer, and to touch the pages would take longer.
 pub struct ReadBuffer(Box<[u8]>);
+
+impl ReadBuffer {
+    fn with(bytes: usize) -> Self {
+        Self(vec![0; bytes].into_boxed_slice())
+    }
+}
 
 impl Default for ReadBuffer {
     fn default() -> Self {
-        Self(vec![0; READ_BYTES].into_boxed_slice())
+        Self::with(FIRST_READ_BYTES)
     }
 }
 
@@ -72,16 +81,40 @@ pub enum Received {
 pub fn receive(
     socket: impl AsFd,
     wire: &mut Connection,
-    ReadBuffer(bytes): &mut ReadBuffer,
+    buffer: &mut ReadBuffer,
 ) -> Result<Received, LinkError> {
+    receive_with(RecvFlags::DONTWAIT, socket, wire, buffer)
+}
+
+/// As [`receive`], but waits for something to arrive, as long as the socket's timeout lets it (socket(7),
+/// `SO_RCVTIMEO`). It is one system call instead of two.
+///
+/// # Errors
+/// As [`receive`].
+pub(crate) fn await_some(
+    socket: impl AsFd,
+    wire: &mut Connection,
+    buffer: &mut ReadBuffer,
+) -> Result<Received, LinkError> {
+    receive_with(RecvFlags::empty(), socket, wire, buffer)
+}
+
+fn receive_with(
+    how: RecvFlags,
+    socket: impl AsFd,
+    wire: &mut Connection,
+    buffer: &mut ReadBuffer,
+) -> Result<Received, LinkError> {
+    let bytes = &mut *buffer.0;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(RECEIVED_DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let flags = how | RecvFlags::CMSG_CLOEXEC;
     let count = loop {
         match recvmsg(&socket, &mut [IoSliceMut::new(bytes)], &mut control, flags) {
             Ok(received) => break received.bytes,
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Ok(Received::Nothing),
+            Err(Errno::INTR) if how.contains(RecvFlags::DONTWAIT) => {}
+            // Who waits looks at his deadline first, and waits on.
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
             Err(Errno::CONNRESET) => return Err(LinkError::Closed),
             Err(error) => return Err(error.into()),
         }
@@ -98,7 +131,11 @@ pub fn receive(
         return Err(LinkError::Closed);
     }
     wire.take_bytes(&bytes[..count]);
-    Ok(if with_descriptors || count == bytes.len() { Received::Part } else { Received::All })
+    let full = count == bytes.len();
+    if full && count < READ_BYTES {
+        *buffer = ReadBuffer::with(READ_BYTES);
+    }
+    Ok(if with_descriptors || full { Received::Part } else { Received::All })
 }
 
 /// Sends a frame: seals it into the pending output of `wire`, its descriptors before it. [`flush`] writes it.
