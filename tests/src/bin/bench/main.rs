@@ -12,6 +12,7 @@ mod echo;
 mod latency;
 mod measure;
 mod memory;
+mod start;
 mod storage;
 mod table;
 mod throughput;
@@ -39,8 +40,8 @@ fn main() {
 }
 
 /// The groups of rows.
-const ALL: [&str; 8] =
-    ["memory", "latency", "clients", "throughput", "transfer", "audit", "storage", "large"];
+const ALL: [&str; 9] =
+    ["memory", "latency", "clients", "start", "throughput", "transfer", "audit", "storage", "large"];
 
 fn bench(groups: &[&str]) {
     if cfg!(debug_assertions) {
@@ -53,6 +54,7 @@ fn bench(groups: &[&str]) {
             "memory" => rows.extend([memory::idle(), memory::cached()]),
             "latency" => rows.extend(latency::all(&booted())),
             "clients" => rows.extend(clients::all(&booted())),
+            "start" => rows.extend(start::all()),
             "audit" => rows.extend(audit::all()),
             "throughput" => rows.extend(throughput::all(&booted())),
             "transfer" => rows.extend(transfer::all()),
