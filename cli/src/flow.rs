@@ -51,6 +51,11 @@ impl Flow {
         self.is_empty() && !self.source_ended
     }
 
+    /// What was read and not written yet.
+    pub(crate) fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.start..self.end).unwrap_or_default()
+    }
+
     /// Where in what was read the next write begins.
     pub(crate) fn position(&self) -> usize {
         self.start

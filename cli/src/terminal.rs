@@ -9,11 +9,11 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
-use rustix::process::{getpgrp, getsid};
+use rustix::process::{Signal, getpgrp, getsid};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{
-    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetsid, tcgetwinsize, tcsetattr,
-    tcsetwinsize,
+    LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetpgrp,
+    tcgetsid, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
 use crate::flow::Flow;
@@ -88,12 +88,18 @@ pub(crate) struct Screen {
 
 impl Screen {
     /// If one of the caller's streams is a terminal, puts a new pseudo-terminal in the place of every stream that
-    /// is that terminal.
+    /// is that terminal. If none is, and there is a terminal that the child could ask on nevertheless (/dev/tty), gives
+    /// the pseudo-terminal that stands for it.
     ///
     /// # Errors
     /// There is no pseudo-terminal left, or the terminal is gone.
-    pub(crate) fn replace(streams: &mut [OwnedFd; 3]) -> io::Result<Option<Self>> {
-        let Some(device) = streams.iter().find(|stream| isatty(stream)) else { return Ok(None) };
+    pub(crate) fn replace(streams: &mut [OwnedFd; 3]) -> io::Result<(Option<Self>, Option<OwnedFd>)> {
+        let Some(device) = streams.iter().find(|stream| isatty(stream)) else {
+            let Some(device) = controlling() else { return Ok((None, None)) };
+            // Others have it as well, since nothing of the child's leads there.
+            let (screen, slave) = Self::join(Terminal { device, found: None, shared: true })?;
+            return Ok((Some(screen), Some(slave)));
+        };
         let number = fstat(device)?.st_rdev;
         let shared = streams.iter().any(leads_to_another_program);
         let terminal = Terminal { device: own_description(device)?, found: None, shared };
@@ -103,7 +109,7 @@ impl Screen {
                 *stream = slave.try_clone()?;
             }
         }
-        Ok(Some(screen))
+        Ok((Some(screen), None))
     }
 
     /// Makes the pseudo-terminal, of the same size and in the same state as the terminal.
@@ -149,6 +155,11 @@ impl Screen {
     /// Whether this process may read and change the user's terminal.
     pub(crate) fn in_foreground(&self) -> bool {
         self.terminal.in_foreground()
+    }
+
+    /// Whether what is typed goes to others, although this child could have it.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.terminal.found.is_none() && !self.terminal.shared
     }
 
     /// Makes the user's terminal raw and carries what is typed to the child from now on.
@@ -219,13 +230,16 @@ impl Screen {
         Ready { terminal: of(&self.terminal.device), master: of(&self.master) }
     }
 
-    /// Carries what can be carried without waiting.
-    pub(crate) fn carry(&mut self, ready: Ready) {
+    /// Carries what can be carried without waiting. Answers which signal the child's terminal makes of a key that was
+    /// typed.
+    pub(crate) fn carry(&mut self, ready: Ready) -> Option<Signal> {
+        let mut pressed = None;
         let (device, master) = (&self.terminal.device, &self.master);
         // Whoever can neither be read nor written any more answers both at once, which ends that direction.
         let gone = PollFlags::ERR | PollFlags::HUP;
-        if ready.terminal.intersects(PollFlags::IN | gone) && self.terminal.found.is_some() {
-            self.typed.fill(device);
+        let typed = ready.terminal.intersects(PollFlags::IN | gone) && self.terminal.found.is_some();
+        if typed && self.typed.fill(device) > 0 {
+            pressed = self.pressed();
         }
         if ready.master.intersects(PollFlags::IN | gone) {
             self.shown.fill(master);
@@ -237,6 +251,24 @@ impl Screen {
         if ready.terminal.intersects(PollFlags::OUT | gone) {
             self.shown.drain(device);
         }
+        pressed
+    }
+
+    /// Which signal the child's terminal will make of what is typed next; it tells its foreground group alone.
+    fn pressed(&self) -> Option<Signal> {
+        let state = tcgetattr(&self.master).ok()?;
+        if !state.local_modes.contains(LocalModes::ISIG) {
+            return None;
+        }
+        let keys = [(SpecialCodeIndex::VINTR, Signal::INT), (SpecialCodeIndex::VQUIT, Signal::QUIT)];
+        let typed = |key: u8| key != 0 && self.typed.waiting().contains(&key);
+        keys.into_iter().find_map(|(index, signal)| typed(state.special_codes[index]).then_some(signal))
+    }
+
+    /// Whether this group is the foreground of the child's terminal.
+    pub(crate) fn shows(&self, group: u32) -> bool {
+        let foreground = tcgetpgrp(&self.master).map(|found| found.as_raw_nonzero().get().unsigned_abs());
+        foreground == Ok(group)
     }
 
     /// Shows what a stopped child wrote before it stopped, as far as the user's terminal takes it.
@@ -288,18 +320,23 @@ fn leads_to_another_program(stream: &OwnedFd) -> bool {
 /// written even if the stream could not. Where it cannot be had, the stream itself.
 fn own_description(stream: &OwnedFd) -> io::Result<OwnedFd> {
     let controls_us = tcgetsid(stream).is_ok_and(|session| getsid(None) == Ok(session));
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    match rustix::fs::open("/dev/tty", flags, Mode::empty()) {
-        Ok(device) if controls_us => Ok(device),
+    match controlling() {
+        Some(device) if controls_us => Ok(device),
         _ => stream.try_clone(),
     }
+}
+
+/// The terminal that controls this process, if there is one (tty(4)).
+fn controlling() -> Option<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::open("/dev/tty", flags, Mode::empty()).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use rustix::event::poll;
-    use rustix::termios::{LocalModes, Winsize};
+    use rustix::termios::Winsize;
 
     /// The user's side of a terminal, and a stream that leads to it.
     fn user() -> (OwnedFd, OwnedFd) {
@@ -321,7 +358,7 @@ mod tests {
 
     fn on(stream: &OwnedFd, others: OwnedFd) -> (Screen, [OwnedFd; 3]) {
         let mut streams = [stream.try_clone().unwrap(), stream.try_clone().unwrap(), others];
-        (Screen::replace(&mut streams).unwrap().unwrap(), streams)
+        (Screen::replace(&mut streams).unwrap().0.unwrap(), streams)
     }
 
     fn shape(terminal: &OwnedFd) -> (LocalModes, OutputModes) {
@@ -354,7 +391,9 @@ mod tests {
 
     #[test]
     fn without_a_terminal_there_is_no_screen() {
-        assert!(Screen::replace(&mut [null(), null(), pipe_end()]).unwrap().is_none());
+        // Where the test itself has a terminal, it stands in for that.
+        let (screen, apart) = Screen::replace(&mut [null(), null(), pipe_end()]).unwrap();
+        assert_eq!((screen.is_some(), apart.is_some()), (controlling().is_some(), controlling().is_some()));
     }
 
     #[test]

@@ -16,8 +16,8 @@ use core_types::protocol::explanation::{Decision, Explain, Explanation, GateVerd
 use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, RevokeGrant};
 use core_types::protocol::import::{Compare, Comparison, Import, ImportedSecret, Supposed};
 use core_types::protocol::launcher::{
-    ChildCommand, ChildEvent, Children, Files, Handed, LauncherDenial, LauncherRequest, Mapping, Pin,
-    ResourceLimit, Run, Standing, Started,
+    ChildCommand, ChildEvent, Children, ControllingTerminal, Files, Handed, Inherited, LauncherDenial,
+    LauncherRequest, Mapping, Pin, ResourceLimit, Run, Standing, Started,
 };
 use core_types::protocol::profile::{
     AuditHead, AuditPoint, AuditSearch, AuditStatus, AuditSync, AuditTail, AuditVerify, AutoLock, AutoLocks,
@@ -500,7 +500,8 @@ fn launcher() -> Vec<String> {
         environment: vec![WireSecret::new(b"A=b".to_vec())],
         umask: 0o22,
         limits: vec![ResourceLimit { resource: 7, soft: Some(1024), hard: None }],
-        terminal: false,
+        inherited: Box::new(Inherited { ignored_signals: 1, blocked_signals: 300, nice: 5 }),
+        terminal: ControllingTerminal::Apart,
         standing: Box::new(Standing { witness: secret(), namespaces: vec![1, 300] }),
         mask: true,
         pin: Some(Box::new(Pin::Image(ImageDigest::new([7; 32])))),

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 
 use core_types::WireSecret;
 use core_types::limits::SECRET_DESCRIPTORS_MAX;
-use core_types::protocol::launcher::{OsBytes, ResourceLimit};
+use core_types::protocol::launcher::{Inherited, OsBytes, ResourceLimit};
 use core_types::protocol::profile::ChildExit;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
@@ -64,6 +64,8 @@ pub struct StagePlan {
     pub umask: u32,
     /// Its resource limits.
     pub limits: Vec<ResourceLimit>,
+    /// What else it takes over from the caller.
+    pub inherited: Inherited,
     /// The files that it alone sees.
     pub files: Option<SecretFiles>,
     /// Whether it is executed from a descriptor, which is the last one, and not from where its first argument leads.

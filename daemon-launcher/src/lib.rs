@@ -12,6 +12,7 @@ mod credentials;
 mod fields;
 mod fork;
 mod handover;
+mod ignored;
 mod image;
 mod monitor;
 mod own_process;

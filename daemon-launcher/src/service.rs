@@ -15,7 +15,8 @@ use core_types::limits::{ARGUMENTS_MAX, MASKED_BYTES_MAX, SECRET_DESCRIPTORS_MAX
 use core_types::paths::Paths;
 use core_types::program::Program;
 use core_types::protocol::launcher::{
-    LauncherDenial, LauncherRequest, LauncherService, OsBytes, Pin, RUN_DESCRIPTORS, Run, Started,
+    ControllingTerminal, LauncherDenial, LauncherRequest, LauncherService, OsBytes, Pin, RUN_DESCRIPTORS,
+    Run, Started,
 };
 use core_types::protocol::profile::{ChildRecord, Requester, SecretOperationAudit};
 use core_types::protocol::secrets::{GetBatch, List, NamedSecret, SecretsDenial, Selection};
@@ -170,6 +171,7 @@ impl Launcher {
         check(run)?;
         let mut sent = caller.descriptors;
         let program = run.pin.as_deref().copied().zip(sent.pop_if(|_| run.pin.is_some()));
+        let terminal_apart = sent.pop_if(|_| run.terminal == ControllingTerminal::Apart);
         let [input, output, error, directory, control] = descriptors(sent)?;
         refuse_confined(&run.standing, &caller.sender, &control, self.spawner.free())?;
         let referrals = references::find(&run.environment)?;
@@ -206,12 +208,14 @@ impl Launcher {
             environment,
             umask: run.umask,
             limits: run.limits.clone(),
+            inherited: *run.inherited,
             files: secret_files,
             has_image: image.is_some(),
         };
         let image = image.map(|image| image.file);
         let streams = [input, output, error];
-        let child = Child { plan, streams, directory, files, image, control, terminal: run.terminal };
+        let terminal = run.terminal;
+        let child = Child { plan, streams, directory, files, image, control, terminal, terminal_apart };
         let record = ChildRecord {
             pid: 0,
             profiles: bounded(profiles),

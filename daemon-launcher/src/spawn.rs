@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use core_types::protocol::launcher::LauncherDenial;
+use core_types::protocol::launcher::{ControllingTerminal, LauncherDenial};
 use rustix::io::Errno;
 
 use crate::handover::{MonitorPlan, MonitorReport, StagePlan, StageReport, Step, StepError, receive, send};
@@ -35,8 +35,10 @@ pub struct Child {
     pub image: Option<OwnedFd>,
     /// Where its monitor speaks with `pds`.
     pub control: OwnedFd,
-    /// Whether one of the streams is a pseudo-terminal that shall control it.
-    pub terminal: bool,
+    /// The pseudo-terminal that shall control it.
+    pub terminal: ControllingTerminal,
+    /// That terminal, if it is none of the streams.
+    pub terminal_apart: Option<OwnedFd>,
 }
 
 /// Why a child was not started.
@@ -51,8 +53,8 @@ pub enum SpawnError {
     /// The monitor or the stage could not do its part.
     #[error("{0}")]
     Step(#[from] StepError),
-    /// None of the three streams is a terminal.
-    #[error("a terminal was announced, and none of the three streams is one")]
+    /// There is no terminal where it should be.
+    #[error("a terminal was announced, and there is none")]
     NoTerminal,
 }
 
@@ -105,11 +107,16 @@ fn hand_over<T>(
 /// Sends the monitor its plan. `stage_end` is dropped, so that the stage alone holds that end of its socket.
 fn send_monitor_plan(monitor: &UnixStream, child: &Child, stage_end: UnixStream) -> Result<(), SpawnError> {
     let mut descriptors: Vec<BorrowedFd<'_>> = vec![stage_end.as_fd(), child.control.as_fd()];
-    if child.terminal {
-        let terminal = child.streams.iter().find(|stream| rustix::termios::isatty(stream));
+    let has_terminal = child.terminal != ControllingTerminal::Absent;
+    if has_terminal {
+        let candidates = match child.terminal {
+            ControllingTerminal::Apart => child.terminal_apart.as_slice(),
+            _ => &child.streams,
+        };
+        let terminal = candidates.iter().find(|candidate| rustix::termios::isatty(candidate));
         descriptors.push(terminal.ok_or(SpawnError::NoTerminal)?.as_fd());
     }
-    send(monitor, &MonitorPlan { terminal: child.terminal }, &descriptors).map_err(SpawnError::HandOver)
+    send(monitor, &MonitorPlan { terminal: has_terminal }, &descriptors).map_err(SpawnError::HandOver)
 }
 
 /// Waits for the stage to say that it executes the command, and for its close-on-exec socket to end without more.

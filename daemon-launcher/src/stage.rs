@@ -11,14 +11,15 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use core_types::child::environment::FIRST_DESCRIPTOR;
-use core_types::protocol::launcher::{OsBytes, ResourceLimit};
+use core_types::protocol::launcher::{Inherited, OsBytes, ResourceLimit};
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::Mode;
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use rustix::process::{Resource, Rlimit, fchdir, getrlimit, setrlimit, umask};
+use rustix::process::{Resource, Rlimit, fchdir, getrlimit, setpriority_process, setrlimit, umask};
 
 use crate::handover::{StagePlan, StageReport, Step, StepError, receive, send};
+use crate::ignored;
 use crate::secret_files;
 
 /// All limits there are (getrlimit(2)).
@@ -124,9 +125,7 @@ fn prepare_command(
     // After that, because a descriptor leads to the mounts that are left.
     plan.files.iter().try_for_each(secret_files::make).map_err(StepError::at(Step::Files))?;
     umask(Mode::from_bits_truncate(plan.umask));
-    stop_ignoring_signals().map_err(StepError::at(Step::Prepare))?;
-    // The monitor started this process with all signals blocked; one that came meanwhile strikes here.
-    SigSet::empty().thread_set_mask().map_err(StepError::at(Step::Prepare))?;
+    take_over(&plan.inherited).map_err(StepError::at(Step::Prepare))?;
     send(socket, &StageReport::Executing, &[]).map_err(StepError::at(Step::Plan))?;
     rustix::io::write(monitor, &[EXECUTING]).map_err(StepError::at(Step::Plan))?;
     // Last, because a low limit on memory or descriptors would hit this process too.
@@ -164,6 +163,21 @@ fn variable(pair: &OsBytes) -> (OsString, OsString) {
     let end = pair.iter().skip(1).position(|byte| *byte == b'=').map_or(pair.len(), |position| position + 1);
     let value = pair.get(end + 1..).unwrap_or_default();
     (OsString::from_vec(pair[..end].to_vec()), OsString::from_vec(value.to_vec()))
+}
+
+/// Ignores and holds back the signals that the caller does, and leaves the processor to others as it does.
+fn take_over(inherited: &Inherited) -> io::Result<()> {
+    // A process that is less nice than the launcher's spawner cannot be made: the child is as nice as that then.
+    let _may_be_forbidden = setpriority_process(None, inherited.nice);
+    stop_ignoring_signals()?;
+    ignored::ignore(signals(inherited.ignored_signals))?;
+    // The monitor started this process with all signals blocked; one that came meanwhile strikes here.
+    Ok(signals(inherited.blocked_signals).collect::<SigSet>().thread_set_mask()?)
+}
+
+/// The signals of a mask, without the real-time ones.
+fn signals(mask: u64) -> impl Iterator<Item = Signal> {
+    Signal::iterator().filter(move |signal| mask & (1 << (*signal as i32 - 1)) != 0)
 }
 
 /// Lets go of signals that whoever started the launcher had ignored, such as SIGINT by a shell without job control:

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use core_types::WireSecret;
-use core_types::protocol::launcher::{ChildCommand, ChildEvent, LauncherDenial, OsBytes, ResourceLimit};
+use core_types::protocol::launcher::{
+    ChildCommand, ChildEvent, ControllingTerminal, Inherited, LauncherDenial, OsBytes, ResourceLimit,
+};
 use core_types::protocol::{decode, encode};
 use daemon_launcher::StagePlan;
 use daemon_launcher::spawn::{Child, SpawnError, start};
@@ -39,6 +41,7 @@ struct Wanted {
     directory: PathBuf,
     umask: u32,
     limits: Vec<ResourceLimit>,
+    inherited: Inherited,
 }
 
 fn command(arguments: &[&str]) -> Wanted {
@@ -48,6 +51,7 @@ fn command(arguments: &[&str]) -> Wanted {
         directory: PathBuf::from("/"),
         umask: 0o022,
         limits: vec![],
+        inherited: Inherited::default(),
     }
 }
 
@@ -117,6 +121,7 @@ fn start_from(
             environment: strings(&wanted.environment),
             umask: wanted.umask,
             limits: wanted.limits.clone(),
+            inherited: wanted.inherited,
             files: None,
             has_image: false,
         },
@@ -126,7 +131,8 @@ fn start_from(
         files: Vec::new(),
         image: None,
         control: theirs,
-        terminal,
+        terminal: if terminal { ControllingTerminal::Stream } else { ControllingTerminal::Absent },
+        terminal_apart: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);

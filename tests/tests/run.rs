@@ -1,4 +1,5 @@
-//! `pds run`: the child is as if the shell had started it, with its secrets, or it is not started at all.
+//! `pds run`: the child has its secrets and ends with its caller, or it is not started at all. That it is as if the shell
+//! had started it, `fidelity.rs` shows.
 // Functions beside the tests report by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -15,10 +16,6 @@ use tests::process::Pinned;
 use tests::system::wait_for;
 use tests::terminal::{PROMPT, Terminal};
 use tests::{PASSWORD, Spec, System, deadline};
-
-const CTRL_C: &str = "\x03";
-const CTRL_Z: &str = "\x1a";
-const CTRL_BACKSLASH: &str = "\x1c";
 
 fn booted() -> System {
     System::boot(Spec::ready().secret("api-key", "s3cret value"))
@@ -50,17 +47,6 @@ fn postgresql_lets_in_who_has_the_password_of_the_vault_and_nobody_else() {
     let canary = Canary::new(password.as_bytes());
     assert_eq!(canary.in_files(system.folder()), []);
     assert_eq!(canary.in_processes(&BTreeSet::new()), []);
-}
-
-#[test]
-fn the_exit_code_is_the_childs() {
-    let system = booted();
-    system.shell("pds run -- sh -c 'kill -TERM $$'; echo $?").run().done().prints("143\n");
-    system.pds(["run", "--", "sh", "-c", "exit 37"]).run().exits(37);
-    system.pds(["run", "--", "sh", "-c", "exit 255"]).run().exits(255);
-    system.pds(["run", "--", "sh", "-c", "kill -KILL $$"]).run().exits(137);
-    system.pds(["run", "--", "sh", "-c", "kill -SEGV $$"]).run().exits(139);
-    system.pds(["run", "--", "true"]).run().done().says_nothing().prints("");
 }
 
 #[test]
@@ -175,68 +161,9 @@ fn the_environment_is_the_callers_and_the_secrets_and_nothing_else() {
 }
 
 #[test]
-fn directory_umask_limits_descriptors_and_signals_are_the_callers() {
-    let system = booted();
-    let folder = system.folder().join("some where");
-    std::fs::create_dir(&folder).unwrap();
-    // Everything a child inherits that /proc or the shell can tell.
-    let facts = "pwd; umask; ulimit -a; nice; readlink /proc/self/fd/0 /proc/self/ns/*; \
-        grep -E '^(SigBlk|Uid|Gid|Groups|CapBnd|NoNewPrivs|Seccomp|Cpus_allowed):' /proc/self/status";
-    let set = "umask 027; ulimit -S -n 77; ulimit -c 0; cd 'some where'; ";
-    let script = format!("{set} exec sh -c \"$FACTS\" </dev/null");
-    let script_within = format!("{set} exec pds run -- sh -c \"$FACTS\" </dev/null");
-    let without = system.shell(&script).env("FACTS", facts).run().done();
-    let within = system.shell(&script_within).env("FACTS", facts).run().done();
-    assert_eq!(within.text(), without.text());
-    assert!(without.text().contains("some where\n0027\n"), "{}", without.text());
-    // Of the descriptors just the three; the fourth is the listing's own.
-    system.shell("pds run -- ls /proc/self/fd 7</dev/null").run().done().prints("0\n1\n2\n3\n");
-    // No signal is ignored that a program may use: glibc keeps 32 and 33 to itself.
-    let status = system.pds(["run", "--", "grep", "SigIgn", "/proc/self/status"]).run().done().text();
-    let ignored = u64::from_str_radix(status.split_ascii_whitespace().last().unwrap(), 16).unwrap();
-    assert_eq!(ignored & !(3 << 31), 0, "{status}");
-    // Also where its folder has gone meanwhile.
-    std::fs::create_dir(system.folder().join("gone")).unwrap();
-    system.shell("cd gone; rmdir ../gone; pds run -- true").run().done();
-}
-
-#[test]
-fn pipes_and_files_are_the_childs_own() {
-    let system = booted();
-    system.shell("seq 1000000 | pds run -- tail -1").run().done().prints("1000000\n");
-    system
-        .shell("set +o pipefail; pds run -- yes | head -1; echo ${PIPESTATUS[0]}")
-        .run()
-        .done()
-        .prints("y\n141\n");
-    system
-        .shell("pds run -- sh -c 'echo out; echo err >&2' >out 2>err")
-        .run()
-        .done()
-        .prints("")
-        .says_nothing();
-    assert_eq!(std::fs::read(system.folder().join("out")).unwrap(), b"out\n");
-    assert_eq!(std::fs::read(system.folder().join("err")).unwrap(), b"err\n");
-    system
-        .shell("echo first >log; pds run -- echo second >>log; cat log")
-        .run()
-        .done()
-        .prints("first\nsecond\n");
-    // The child reads on where the shell stopped, and the shell where the child stopped.
-    let line = "printf '1\\n2\\n3\\n' >f; { read a; pds run -- sh -c 'read b; echo $b'; cat; } <f";
-    system.shell(line).run().done().prints("2\n3\n");
-    system
-        .shell("pds run -- readlink /proc/self/fd/1 >where; cat where")
-        .run()
-        .done()
-        .prints_among("/where\n");
-}
-
-#[test]
 fn closed_and_silent_streams_do_no_harm() {
     let system = booted();
     system.shell("pds run -- sh -c 'exit 5' <&- >&- 2>&-").run().exits(5);
-    system.shell("pds run -- cat <&-; true").run().done();
     system.pds(["run", "--", "sh", "-c", "exit 6"]).stdin_stays_open().run().exits(6);
     // What the child leaves behind holds the output open, as under the shell; `pds` itself does not wait for it.
     let line = "pds run -- sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!'";
@@ -280,20 +207,6 @@ fn a_child_does_not_outlive_a_pds_that_was_killed() {
 }
 
 #[test]
-fn a_terminal_of_the_child_has_the_size_of_the_users() {
-    let system = booted();
-    let mut terminal = Terminal::bash(&system);
-    terminal.line("pds run -- stty size");
-    terminal.wait_for("\n31 97");
-    terminal.wait_for(PROMPT);
-    terminal.line(r"pds run -- sh -c 'trap '\''stty size; kill %1; exit 3'\'' WINCH; echo rea''dy; sleep 1000 & wait'; echo code=$?");
-    terminal.wait_for("\nready");
-    terminal.resize(40, 120);
-    terminal.wait_for("\n40 120");
-    terminal.wait_for("code=3");
-}
-
-#[test]
 fn a_terminal_is_one_for_the_child_and_as_before_afterwards() {
     let system = booted();
     let mut terminal = Terminal::bash(&system);
@@ -324,81 +237,6 @@ fn a_terminal_is_one_for_the_child_and_as_before_afterwards() {
     terminal.line("typed");
     terminal.wait_for("\ngot-typed");
     terminal.wait_for(PROMPT);
-}
-
-#[test]
-fn keys_that_are_signals_reach_the_child() {
-    let system = booted();
-    let mut terminal = Terminal::bash(&system);
-    terminal.line("ulimit -c 0");
-    terminal.wait_for(PROMPT);
-    for (key, code) in [(CTRL_C, 130), (CTRL_BACKSLASH, 131)] {
-        terminal.line("pds run -- sh -c 'echo rea''dy; exec sleep 1000'; echo code=$?");
-        terminal.wait_for("\nready");
-        terminal.keys(key);
-        terminal.wait_for(&format!("code={code}"));
-        terminal.wait_for(PROMPT);
-    }
-    terminal.line(r"pds run -- bash -c 'trap '\''echo caught; exit 7'\'' INT; echo rea''dy; sleep 1000 & wait; kill %1'; echo code=$?");
-    terminal.wait_for("\nready");
-    terminal.keys(CTRL_C);
-    terminal.wait_for("caught");
-    terminal.wait_for("code=7");
-}
-
-#[test]
-fn a_job_that_is_stopped_goes_on_in_the_foreground() {
-    let system = booted();
-    let mut terminal = Terminal::bash(&system);
-    // It says when it goes on: what is typed before that is still the shell's. It looks again and again, because a
-    // signal may come between its look and its wait.
-    let child = r#"trap "echo goes-on" CONT; echo rea""dy; until read -t 0.05 line; do :; done; echo got-$line; exit 5"#;
-    terminal.line(&format!("pds run -- bash -c '{child}'; echo code=$?"));
-    terminal.wait_for("\nready");
-    for _ in 0..2 {
-        terminal.keys(CTRL_Z);
-        terminal.wait_for("Stopped");
-        terminal.wait_for(PROMPT);
-        // The terminal is the shell's again, with its echo.
-        terminal.line("echo back-to-she''ll; jobs");
-        terminal.wait_for("\nback-to-shell");
-        terminal.wait_for("Stopped");
-        terminal.wait_for(PROMPT);
-        terminal.line("fg; echo code=$?");
-        // The end of the command, which the shell repeats; a late echo of the key may follow it.
-        terminal.wait_for("exit 5'");
-        terminal.wait_for("goes-on");
-    }
-    terminal.line("hello");
-    terminal.wait_for("got-hello");
-    terminal.wait_for("code=5");
-    terminal.wait_for(PROMPT);
-    terminal.line("exit 0");
-    assert!(terminal.wait().success());
-}
-
-#[test]
-fn a_job_in_the_background_runs_and_can_be_fetched() {
-    let system = booted();
-    let proof = system.folder().join("done");
-    let mut terminal = Terminal::bash(&system);
-    terminal.line(&format!("pds run -- sh -c 'echo in-the-back; : >{}' &", proof.display()));
-    wait_for("the job in the background ends", || proof.exists().then_some(()));
-    terminal.line("wait; echo do''ne");
-    terminal.wait_for("\ndone");
-    terminal.line("pds run -- sh -c 'read line; echo got-$line' &");
-    terminal.wait_for(PROMPT);
-    // It wants to read, so it stops until it is fetched.
-    wait_for("the job stops for input", || {
-        terminal.line("jobs");
-        let shown = terminal.wait_for(PROMPT);
-        shown.contains("Stopped").then_some(())
-    });
-    terminal.line("fg");
-    terminal.wait_for("pds run");
-    terminal.wait_for("\n");
-    terminal.line("typed");
-    terminal.wait_for("got-typed");
 }
 
 #[test]

@@ -10,13 +10,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use core_ipc::blocking::Client;
 use core_ipc::{CallError, CallOptions};
 use core_types::header::Refusal;
 use core_types::protocol::launcher::{
-    ChildCommand, ChildEvent, Handed, LauncherDenial, Mapping, OsBytes, Pin, Run,
+    ChildCommand, ChildEvent, ControllingTerminal, Handed, LauncherDenial, Mapping, OsBytes, Pin, Run,
+    Started,
 };
 use core_types::protocol::secrets::Selection;
 use core_types::protocol::{decode, encode};
@@ -31,6 +32,9 @@ use self::signals::Signals;
 use crate::mask::Forms;
 use crate::redirect::Redirect;
 use crate::terminal::{Ready, Screen};
+
+/// How often a job in the background looks whether it has been fetched: a shell tells only one that had stopped.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Longest [`ChildEvent`] as bytes, and more.
 const EVENT_BYTES_MAX: usize = 64;
@@ -83,21 +87,21 @@ impl RunError {
 /// The command was not started, or its end was not reported.
 pub(crate) fn run(client: &mut Client, request: RunPlan) -> Result<ExitCode, RunError> {
     run_with(request, |call, descriptors| {
-        Ok(client.call(call, CallOptions { descriptors, ..CallOptions::default() })?.masked)
+        Ok(client.call(call, CallOptions { descriptors, ..CallOptions::default() })?)
     })
 }
 
 /// As [`run`], with `start` in the place of the launcher.
 fn run_with(
     mut request: RunPlan,
-    start: impl FnOnce(&Run, Vec<OwnedFd>) -> Result<Vec<WireSecret>, RunError>,
+    start: impl FnOnce(&Run, Vec<OwnedFd>) -> Result<Started, RunError>,
 ) -> Result<ExitCode, RunError> {
     let (control, monitors_end) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(RunError::at("the child's control socket cannot be made"))?;
     let mut streams = caller::streams(request.handed.stdin.is_some())
         .map_err(RunError::at("the standard streams cannot be handed on"))?;
-    let screen = Screen::replace(&mut streams)
+    let (screen, terminal_apart) = Screen::replace(&mut streams)
         .map_err(RunError::at("no pseudo-terminal can be had for the command"))?;
     let mut redirects = Vec::new();
     if request.mask {
@@ -106,9 +110,16 @@ fn run_with(
     }
     let program = opened_program(&mut request)?;
     let directory = caller::directory().map_err(RunError::at("the working directory cannot be opened"))?;
-    let call = describe(request, screen.is_some());
+    let terminal = match (&screen, &terminal_apart) {
+        (None, _) => ControllingTerminal::Absent,
+        (Some(_), None) => ControllingTerminal::Stream,
+        (Some(_), Some(_)) => ControllingTerminal::Apart,
+    };
+    let call =
+        describe(request, terminal).map_err(RunError::at("what the command inherits cannot be read"))?;
 
-    let mut job = Job { control, screen, redirects, wants_terminal: false, end: None, given_up: false };
+    let mut job =
+        Job { control, screen, redirects, group: None, wants_terminal: false, end: None, given_up: false };
     if job.screen.as_ref().is_some_and(Screen::is_the_childs_from_the_start) {
         job.wants_terminal = true;
         // It waits in the socket, and is the first that the monitor does.
@@ -116,7 +127,8 @@ fn run_with(
     }
     let [input, output, error] = streams;
     // Until the child runs, signals do to this process what they always do; the monitor sees it end.
-    let descriptors = [input, output, error, directory, monitors_end].into_iter().chain(program);
+    let descriptors =
+        [input, output, error, directory, monitors_end].into_iter().chain(terminal_apart).chain(program);
     match start(&call, descriptors.collect()) {
         // The launcher died over it; the monitor, if there is one, knows whether the command is executed.
         Err(RunError::Call(error @ (CallError::Lost | CallError::Refused(Refusal::ServiceGone)))) => {
@@ -125,11 +137,21 @@ fn run_with(
                 return Err(RunError::Call(error));
             }
         }
-        outcome => job.hide(&outcome?),
+        outcome => {
+            let started = outcome?;
+            job.group = Some(started.pid);
+            job.hide(&started.masked);
+        }
     }
     drop(call);
     let signals = Signals::hold().map_err(RunError::at("signals cannot be held"))?;
-    job.attend(signals)
+    let end = job.attend(signals)?;
+    // By now the terminal is as it was, and no signal is held.
+    if let End::Key(signal) = end {
+        // It fails for nobody, and does nothing if the caller ignores the signal.
+        let _ = nix::sys::signal::raise(signal);
+    }
+    Ok(end.code())
 }
 
 /// The command's file, where it is pinned. Rules know none that cannot be opened.
@@ -146,8 +168,8 @@ fn opened_program(request: &mut RunPlan) -> Result<Option<OwnedFd>, RunError> {
     }
 }
 
-fn describe(request: RunPlan, terminal: bool) -> Run {
-    Run {
+fn describe(request: RunPlan, terminal: ControllingTerminal) -> io::Result<Run> {
+    Ok(Run {
         profiles: request.profiles,
         selection: request.selection,
         mappings: request.mappings,
@@ -157,10 +179,30 @@ fn describe(request: RunPlan, terminal: bool) -> Run {
         environment: caller::environment(request.variables),
         umask: caller::file_mode_mask(),
         limits: caller::limits(),
+        inherited: Box::new(caller::inherited()?),
         terminal,
         standing: Box::new(caller::standing(&request.witness)),
         mask: request.mask,
         pin: request.pin.map(Box::new),
+    })
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// With this code, or 128 and the number of a signal.
+    Code(u8),
+    /// By what a terminal makes of a key, and it had a terminal: shells go by whether their own child, this process,
+    /// ended so as well.
+    Key(Signal),
+}
+
+impl End {
+    fn code(self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Code(code) => code,
+            Self::Key(signal) => (128 + signal as i32).to_le_bytes()[0],
+        })
     }
 }
 
@@ -170,26 +212,29 @@ struct Job {
     screen: Option<Screen>,
     /// Streams that are no terminal, where values are hidden in them.
     redirects: Vec<Redirect>,
+    /// The child's process group, if the launcher could say it.
+    group: Option<u32>,
     /// Whether the child reads or changes the terminal, as far as is known.
     wants_terminal: bool,
     /// The child's end, once reported; what it wrote may still have to be shown.
-    end: Option<ExitCode>,
+    end: Option<End>,
     /// Whether the user wants no more of that to be shown.
     given_up: bool,
 }
 
 impl Job {
     /// Stands by until the child has ended and all it wrote has been shown.
-    fn attend(mut self, mut signals: Signals) -> Result<ExitCode, RunError> {
+    fn attend(mut self, mut signals: Signals) -> Result<End, RunError> {
         self.begin();
         loop {
             while let Some(signal) = signals.next().map_err(RunError::at("signals cannot be read"))? {
                 self.on_signal(signal);
             }
-            if let Some(code) = self.end
+            self.look_whether_it_was_fetched();
+            if let Some(end) = self.end
                 && (self.given_up || self.has_shown_the_rest())
             {
-                return Ok(code);
+                return Ok(end);
             }
             let (reported, ready) =
                 self.wait(&signals).map_err(RunError::at("waiting for the child failed"))?;
@@ -197,9 +242,21 @@ impl Job {
                 self.on_report(&mut signals)?;
             }
             if let (Some(screen), Some(ready)) = (&mut self.screen, ready) {
-                screen.carry(ready);
+                let pressed = screen.carry(ready);
+                if let Some(key) = pressed.filter(|_| self.group.is_some_and(|group| screen.shows(group))) {
+                    Signals::tell_group(key);
+                }
             }
             self.redirects.iter_mut().for_each(Redirect::carry);
+        }
+    }
+
+    /// Nobody tells a job that runs in the background when it is in the foreground.
+    fn look_whether_it_was_fetched(&mut self) {
+        let fetched = |screen: &Screen| screen.is_behind() && screen.in_foreground();
+        if self.end.is_none() && self.screen.as_ref().is_some_and(fetched) {
+            self.wants_terminal = true;
+            self.put_forward();
         }
     }
 
@@ -249,6 +306,9 @@ impl Job {
         let due =
             self.screen.iter().filter_map(Screen::due).chain(self.redirects.iter().filter_map(Redirect::due));
         let patience = due.min().map(|due| due.saturating_duration_since(Instant::now()));
+        let look =
+            self.screen.as_ref().filter(|screen| screen.is_behind() && self.end.is_none()).map(|_| LOOK);
+        let patience = patience.into_iter().chain(look).min();
         let patience = patience.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut waiting, patience.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -260,7 +320,7 @@ impl Job {
 
     fn on_signal(&mut self, signal: Signal) {
         match signal {
-            Signal::SIGWINCH => self.screen.iter().for_each(Screen::copy_size),
+            Signal::SIGWINCH if self.screen.is_some() => self.screen.iter().for_each(Screen::copy_size),
             Signal::SIGCONT => self.go_on(),
             Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM if self.end.is_some() => {
                 self.given_up = true;
@@ -281,9 +341,13 @@ impl Job {
         match decode(&message[..length]) {
             Ok(ChildEvent::Executed) => {}
             Ok(ChildEvent::Stopped(signal)) => self.on_stop(signal, signals)?,
-            Ok(ChildEvent::Exited(code)) => self.end = Some(ExitCode::from(code.to_le_bytes()[0])),
+            Ok(ChildEvent::Exited(code)) => self.end = Some(End::Code(code.to_le_bytes()[0])),
             Ok(ChildEvent::Killed(signal)) => {
-                self.end = Some(ExitCode::from((128 + signal).to_le_bytes()[0]))
+                let key = Signal::try_from(signal).ok().filter(|_| self.screen.is_some());
+                self.end = Some(match key {
+                    Some(key @ (Signal::SIGINT | Signal::SIGQUIT)) => End::Key(key),
+                    _ => End::Code((128 + signal).to_le_bytes()[0]),
+                });
             }
             Err(_) => return Err(RunError::at(LOST)(io::Error::from(io::ErrorKind::UnexpectedEof))),
         }
@@ -374,7 +438,7 @@ mod tests {
                 send(&descriptors[RUN_DESCRIPTORS - 1], &encode(report).unwrap(), SendFlags::NOSIGNAL)
                     .unwrap();
             }
-            Ok(Vec::new())
+            Ok(Started { pid: 0, masked: Vec::new() })
         })?;
         Ok(format!("{code:?}"))
     }
@@ -418,13 +482,16 @@ mod tests {
             let found: Vec<_> = texts(&call.environment).into_iter().filter(of_file).collect();
             assert_eq!(found, [b"PWD=from a file"]);
             assert_eq!((call.limits.len(), call.prefix.as_str()), (16, "X_"));
-            assert_eq!(descriptors.len(), RUN_DESCRIPTORS);
+            // One more where the test itself has a terminal.
+            let apart = usize::from(call.terminal == ControllingTerminal::Apart);
+            assert_eq!(descriptors.len(), RUN_DESCRIPTORS + apart);
             let same = |one: &OwnedFd, path: &str| {
                 let (one, other) = (rustix::fs::fstat(one).unwrap(), rustix::fs::stat(path).unwrap());
                 (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
             };
             assert!(same(&descriptors[3], "."));
-            assert_eq!(call.terminal, descriptors[..3].iter().any(rustix::termios::isatty));
+            let is_stream = call.terminal == ControllingTerminal::Stream;
+            assert_eq!(is_stream, descriptors[..3].iter().any(rustix::termios::isatty));
             Err(CallError::Lost.into())
         });
         assert!(started.is_err());
@@ -438,6 +505,7 @@ mod tests {
             control,
             screen: None,
             redirects: Vec::new(),
+            group: None,
             wants_terminal: false,
             end: None,
             given_up: false,

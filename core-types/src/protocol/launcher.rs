@@ -62,14 +62,38 @@ pub struct Standing {
     pub namespaces: Vec<u64>,
 }
 
+/// What a process takes over from whoever starts it without being given it. Signals are a bit each, as in the masks of
+/// /proc/PID/status (proc(5)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inherited {
+    /// The signals that it ignores.
+    pub ignored_signals: u64,
+    /// The signals that it holds back.
+    pub blocked_signals: u64,
+    /// How much it leaves the processor to others (nice(2)).
+    pub nice: i32,
+}
+
+/// The pseudo-terminal that a child shall be controlled by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControllingTerminal {
+    /// None.
+    #[default]
+    Absent,
+    /// The first of its streams that is one.
+    Stream,
+    /// One that is none of its streams, for what it says and asks on /dev/tty.
+    Apart,
+}
+
 /// What the name of the file begins with by which the launcher's witness shows its word.
 pub const WITNESS_FILE: &str = "pds-witness-";
 
 /// Starts a program with secrets in its environment.
 ///
 /// Descriptors that travel with it, in this order: standard input, output and error of the child, its working
-/// directory, and one end of a `SOCK_SEQPACKET` pair on which the child's monitor speaks [`ChildEvent`] and hears
-/// [`ChildCommand`].
+/// directory, one end of a `SOCK_SEQPACKET` pair on which the child's monitor speaks [`ChildEvent`] and hears
+/// [`ChildCommand`], and a [`ControllingTerminal::Apart`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Run {
     /// Profiles to read from; the first that has a name wins.
@@ -90,8 +114,10 @@ pub struct Run {
     pub umask: u32,
     /// The caller's resource limits.
     pub limits: Vec<ResourceLimit>,
-    /// Whether one of the three streams is a pseudo-terminal that the child shall be controlled by.
-    pub terminal: bool,
+    /// What else the child shall have from the caller.
+    pub inherited: Box<Inherited>,
+    /// The terminal that the child shall be controlled by.
+    pub terminal: ControllingTerminal,
     /// Where the caller stands.
     pub standing: Box<Standing>,
     /// Whether the caller hides the values in what the program writes, and so has to know them.
@@ -124,7 +150,7 @@ impl Handed {
     }
 }
 
-/// How many descriptors travel with [`Run`] if it has no [`Pin`].
+/// How many descriptors travel with every [`Run`].
 pub const RUN_DESCRIPTORS: usize = 5;
 
 /// The program runs.

@@ -10,9 +10,12 @@ use std::path::Path;
 
 use core_ipc::namespaces;
 use core_types::WireSecret;
-use core_types::protocol::launcher::{OsBytes, ResourceLimit, Standing, WITNESS_FILE};
+use core_types::protocol::launcher::{Inherited, OsBytes, ResourceLimit, Standing, WITNESS_FILE};
+use nix::sys::signal::Signal;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, getrlimit, umask};
+use rustix::process::{Resource, getpriority_process, getrlimit, umask};
+
+use super::signals;
 
 /// All limits there are (getrlimit(2)).
 const RESOURCES: [Resource; 16] = [
@@ -67,6 +70,18 @@ pub(super) fn limits() -> Vec<ResourceLimit> {
         ResourceLimit { resource: resource as u32, soft: found.current, hard: found.maximum }
     };
     RESOURCES.into_iter().map(limit).collect()
+}
+
+/// How signals come to this process, and how nice it is.
+///
+/// # Errors
+/// /proc cannot be read.
+pub(super) fn inherited() -> io::Result<Inherited> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    // Rust's own start ignores it, so that nobody can tell whether the caller did.
+    let ignored_signals = signals::mask(&status, "SigIgn") & !signals::bit(Signal::SIGPIPE);
+    let blocked_signals = signals::mask(&status, "SigBlk");
+    Ok(Inherited { ignored_signals, blocked_signals, nice: getpriority_process(None)? })
 }
 
 /// Duplicates of standard input, output and error. Without input, the first is empty: a terminal that the child does not

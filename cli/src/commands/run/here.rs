@@ -15,7 +15,7 @@ use core_types::SecretName;
 use core_types::child::environment::{environment, find};
 use core_types::child::references;
 use core_types::limits::SECRET_DESCRIPTORS_MAX;
-use core_types::protocol::launcher::{LauncherDenial, OsBytes, Run};
+use core_types::protocol::launcher::{ControllingTerminal, LauncherDenial, OsBytes, Run};
 use core_types::protocol::secrets::NamedSecret;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::stdio::dup2_stdin;
@@ -30,7 +30,8 @@ use crate::session::Session;
 /// # Errors
 /// The command could not be executed, and never ran.
 pub(crate) fn run_here(session: &mut Session, request: RunPlan) -> Result<ExitCode, Failure> {
-    let call = describe(request, false);
+    let call = describe(request, ControllingTerminal::Absent)
+        .map_err(RunError::at("what the command inherits cannot be read"))?;
     let referrals = references::find(&call.environment).map_err(denied)?;
     let secrets = fetch::selected(session, &call)?;
     let resolved = fetch::referred(session, referrals)?;

@@ -13,7 +13,7 @@ use rustix::process::kill_current_process_group;
 
 /// What is held. Absent: what cannot be held, what a fault of `pds` itself raises, and SIGTTIN and SIGTTOU, which
 /// shall stop it when it uses a terminal that others have.
-const HELD: [Signal; 13] = [
+const HELD: [Signal; 16] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -22,6 +22,9 @@ const HELD: [Signal; 13] = [
     Signal::SIGUSR2,
     Signal::SIGALRM,
     Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGSTKFLT,
+    Signal::SIGURG,
     Signal::SIGIO,
     Signal::SIGPWR,
     Signal::SIGTSTP,
@@ -43,11 +46,17 @@ impl Signals {
     /// # Errors
     /// The kernel gave no descriptor, or /proc cannot be read.
     pub(super) fn hold() -> io::Result<Self> {
-        let ignored = ignored(&std::fs::read_to_string("/proc/self/status")?);
+        let ignored = mask(&std::fs::read_to_string("/proc/self/status")?, "SigIgn");
         let held: SigSet = HELD.into_iter().filter(|signal| ignored & bit(*signal) == 0).collect();
         held.thread_block()?;
         let arrivals = SignalFd::with_flags(&held, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Self { held, arrivals, arrived: VecDeque::new() })
+    }
+
+    /// Tells this process's group of a key that was pressed on the child's terminal, as the kernel would where there is
+    /// only one terminal. This process has heard of it.
+    pub(super) fn tell_group(key: rustix::process::Signal) {
+        let _ = kill_current_process_group(key);
     }
 
     /// The next signal that has arrived, if there is one.
@@ -78,6 +87,9 @@ impl Signals {
 
     fn collect(&mut self) -> io::Result<()> {
         while let Some(information) = self.arrivals.read_signal()? {
+            if information.ssi_pid == std::process::id() && is_key(information.ssi_signo) {
+                continue;
+            }
             self.arrived.extend(
                 i32::try_from(information.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()),
             );
@@ -98,14 +110,19 @@ impl AsFd for Signals {
     }
 }
 
+/// Whether a signal, by its number, is what a terminal makes of a key that ends programs.
+fn is_key(signal: u32) -> bool {
+    [Signal::SIGINT, Signal::SIGQUIT].into_iter().any(|key| u32::try_from(key as i32) == Ok(signal))
+}
+
 /// The bit of a signal in the masks of /proc/PID/status (proc(5)).
-fn bit(signal: Signal) -> u64 {
+pub(super) fn bit(signal: Signal) -> u64 {
     1 << (signal as i32 - 1)
 }
 
-/// The mask of ignored signals, from the text of /proc/PID/status.
-fn ignored(status: &str) -> u64 {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+/// One of the masks of signals in the text of /proc/PID/status.
+pub(super) fn mask(status: &str, name: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
@@ -124,9 +141,9 @@ mod tests {
     #[test]
     fn ignored_signals_are_read_from_the_status() {
         let status = "Name:\tpds\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
-        let ignored = ignored(status);
+        let ignored = mask(status, "SigIgn");
         assert!(ignored & bit(Signal::SIGHUP) != 0 && ignored & bit(Signal::SIGPIPE) != 0);
         assert!(ignored & bit(Signal::SIGINT) == 0);
-        assert_eq!(super::ignored(""), 0);
+        assert_eq!(mask("", "SigIgn"), 0);
     }
 }
