@@ -165,7 +165,15 @@ impl<'a> Terminal<'a> {
     ///
     /// # Panics
     /// It does not end.
-    pub fn wait(mut self) -> ExitStatus {
+    pub fn wait(self) -> ExitStatus {
+        self.wait_for_all().0
+    }
+
+    /// As [`Self::wait`], and answers all that was shown.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn wait_for_all(mut self) -> (ExitStatus, Vec<u8>) {
         let end = deadline();
         while self.receive(end) {}
         assert!(
@@ -173,7 +181,7 @@ impl<'a> Terminal<'a> {
             "the session does not end within {PATIENCE:?}; it shows:\n{}",
             self.shown()
         );
-        self.child.wait().expect("the child can be waited for")
+        (self.child.wait().expect("the child can be waited for"), std::mem::take(&mut self.seen))
     }
 }
 
