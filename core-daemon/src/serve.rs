@@ -1,8 +1,12 @@
 //! Serving: from the bus's requests to the daemon's service and back, and the orderly end.
 
+use std::future::poll_fn;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use core_crypto::SecureBytes;
@@ -167,7 +171,10 @@ async fn serve<S: Serve>(
                 Some(Inbound::Connected) => ready(daemon.name),
                 Some(Inbound::Event { topic, sender, body }) => service.event(topic, &body, &sender),
                 Some(Inbound::Request(request)) => {
-                    running.spawn(handle(Arc::clone(&service), bus.clone(), request));
+                    let answering = Box::pin(handle(Arc::clone(&service), bus.clone(), request));
+                    if let Some(waits) = begin(answering).await {
+                        running.spawn(waits);
+                    }
                 }
             },
         }
@@ -181,6 +188,17 @@ async fn serve<S: Serve>(
     service.stop().await;
     context.audit.drain(DRAIN).await;
     Ok(())
+}
+
+/// Answers a request as far as nothing has to be waited for, which for most is to the end; what has to wait is given
+/// back. So most need no task of their own. A panic ends the request alone, as it would in a task.
+async fn begin<F: Future<Output = ()>>(mut answering: Pin<Box<F>>) -> Option<Pin<Box<F>>> {
+    let poll = poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context)));
+        Poll::Ready(polled.is_ok_and(|polled| polled.is_pending()))
+    });
+    let waits = poll.await;
+    waits.then_some(answering)
 }
 
 async fn handle<S: Serve>(service: Arc<S>, bus: BusClient, request: InboundRequest) {
@@ -221,4 +239,25 @@ fn random_number() -> Result<u64, StartError> {
     let mut number = [0; 8];
     number.copy_from_slice(bytes.expose());
     Ok(u64::from_be_bytes(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_need_not_wait_is_answered_at_once_and_what_must_is_given_back() {
+        let (done, mut told) = tokio::sync::oneshot::channel();
+        assert!(begin(Box::pin(async { done.send(()).unwrap() })).await.is_none());
+        assert!(told.try_recv().is_ok());
+        let (go_on, waits_for) = tokio::sync::oneshot::channel();
+        let waiting = begin(Box::pin(async { waits_for.await.unwrap() })).await.unwrap();
+        go_on.send(()).unwrap();
+        tokio::spawn(waiting).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_ends_alone() {
+        assert!(begin(Box::pin(async { panic!("for this test") })).await.is_none());
+    }
 }

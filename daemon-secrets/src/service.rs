@@ -84,60 +84,76 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
 
     async fn handle(&self, request: SecretsRequest, caller: Caller) -> Answer {
         let (sender, deadline) = (&caller.sender, caller.deadline);
+        // Boxed is what is seldom asked for: the future of each request has room for the largest that is not.
         match request {
-            SecretsRequest::Init(call) => answer(&call, self.init(&call, sender, deadline).await),
-            SecretsRequest::Unlock(call) => answer(&call, self.unlock(&call, sender, deadline).await),
-            SecretsRequest::Lock(call) => answer(&call, self.lock(&call, sender).await),
-            SecretsRequest::Profiles(call) => answer(&call, self.profiles(sender).await),
+            SecretsRequest::Init(call) => answer(&call, Box::pin(self.init(&call, sender, deadline)).await),
+            SecretsRequest::Unlock(call) => {
+                answer(&call, Box::pin(self.unlock(&call, sender, deadline)).await)
+            }
+            SecretsRequest::Lock(call) => answer(&call, Box::pin(self.lock(&call, sender)).await),
+            SecretsRequest::Profiles(call) => answer(&call, Box::pin(self.profiles(sender)).await),
             SecretsRequest::ChangePassword(call) => {
-                answer(&call, self.change_password(&call, sender, deadline).await)
+                answer(&call, Box::pin(self.change_password(&call, sender, deadline)).await)
             }
-            SecretsRequest::Factors(call) => answer(&call, self.factors(&call, sender).await),
-            SecretsRequest::AddFactor(call) => answer(&call, self.add_factor(&call, sender, deadline).await),
+            SecretsRequest::Factors(call) => answer(&call, Box::pin(self.factors(&call, sender)).await),
+            SecretsRequest::AddFactor(call) => {
+                answer(&call, Box::pin(self.add_factor(&call, sender, deadline)).await)
+            }
             SecretsRequest::RemoveFactor(call) => {
-                answer(&call, self.remove_factor(&call, sender, deadline).await)
+                answer(&call, Box::pin(self.remove_factor(&call, sender, deadline)).await)
             }
-            SecretsRequest::SetPolicy(call) => answer(&call, self.set_policy(&call, sender, deadline).await),
+            SecretsRequest::SetPolicy(call) => {
+                answer(&call, Box::pin(self.set_policy(&call, sender, deadline)).await)
+            }
             SecretsRequest::CheckRecovery(call) => {
-                answer(&call, self.check_recovery(&call, sender, deadline).await)
+                answer(&call, Box::pin(self.check_recovery(&call, sender, deadline)).await)
             }
-            SecretsRequest::Rekey(call) => answer(&call, self.rekey(&call, sender, deadline).await),
-            SecretsRequest::RekeyProgress(call) => answer(&call, self.rekey_progress(&call, sender).await),
+            SecretsRequest::Rekey(call) => answer(&call, Box::pin(self.rekey(&call, sender, deadline)).await),
+            SecretsRequest::RekeyProgress(call) => {
+                answer(&call, Box::pin(self.rekey_progress(&call, sender)).await)
+            }
             SecretsRequest::Get(call) => answer(&call, self.get(&call, sender).await),
             SecretsRequest::GetFor(call) => answer(&call, self.get_for(&call, sender).await),
             SecretsRequest::GetBatch(call) => answer(&call, self.get_batch(&call, sender).await),
             SecretsRequest::Set(call) => answer(&call, self.set(&call, sender).await),
             SecretsRequest::Import(call) => {
-                answer(&call, self.import(&call, sender, caller.descriptors).await)
+                answer(&call, Box::pin(self.import(&call, sender, caller.descriptors)).await)
             }
-            SecretsRequest::Compare(call) => answer(&call, self.compare(&call, sender).await),
-            SecretsRequest::Delete(call) => answer(&call, self.delete(&call, sender).await),
+            SecretsRequest::Compare(call) => answer(&call, Box::pin(self.compare(&call, sender)).await),
+            SecretsRequest::Delete(call) => answer(&call, Box::pin(self.delete(&call, sender)).await),
             SecretsRequest::List(call) => answer(&call, self.list(&call, sender).await),
-            SecretsRequest::History(call) => answer(&call, self.history(&call, sender).await),
-            SecretsRequest::Restore(call) => answer(&call, self.restore(&call, sender).await),
-            SecretsRequest::Purge(call) => answer(&call, self.purge(&call, sender).await),
-            SecretsRequest::Move(call) => answer(&call, self.rename(&call, sender).await),
-            SecretsRequest::AcceptRollback(call) => answer(&call, self.accept_rollback(&call, sender).await),
-            SecretsRequest::Rules(call) => answer(&call, self.rules_state(sender).await),
-            SecretsRequest::Explain(call) => answer(&call, self.explain(&call, sender).await),
-            SecretsRequest::Grant(call) => answer(&call, self.grant(&call, sender).await),
-            SecretsRequest::Grants(call) => answer(&call, self.list_grants(sender).await),
-            SecretsRequest::RevokeGrant(call) => answer(&call, self.revoke_grant(&call, sender).await),
-            SecretsRequest::AuditKey(call) => answer(&call, self.audit_key(&call, sender).await),
-            SecretsRequest::LockFor(call) => answer(&call, self.lock_for(&call, sender).await),
-            SecretsRequest::AuditAnchor(call) => answer(&call, self.audit_anchor(&call, sender).await),
-            SecretsRequest::Protection(call) => answer(&call, self.protection(sender).await),
+            SecretsRequest::History(call) => answer(&call, Box::pin(self.history(&call, sender)).await),
+            SecretsRequest::Restore(call) => answer(&call, Box::pin(self.restore(&call, sender)).await),
+            SecretsRequest::Purge(call) => answer(&call, Box::pin(self.purge(&call, sender)).await),
+            SecretsRequest::Move(call) => answer(&call, Box::pin(self.rename(&call, sender)).await),
+            SecretsRequest::AcceptRollback(call) => {
+                answer(&call, Box::pin(self.accept_rollback(&call, sender)).await)
+            }
+            SecretsRequest::Rules(call) => answer(&call, Box::pin(self.rules_state(sender)).await),
+            SecretsRequest::Explain(call) => answer(&call, Box::pin(self.explain(&call, sender)).await),
+            SecretsRequest::Grant(call) => answer(&call, Box::pin(self.grant(&call, sender)).await),
+            SecretsRequest::Grants(call) => answer(&call, Box::pin(self.list_grants(sender)).await),
+            SecretsRequest::RevokeGrant(call) => {
+                answer(&call, Box::pin(self.revoke_grant(&call, sender)).await)
+            }
+            SecretsRequest::AuditKey(call) => answer(&call, Box::pin(self.audit_key(&call, sender)).await),
+            SecretsRequest::LockFor(call) => answer(&call, Box::pin(self.lock_for(&call, sender)).await),
+            SecretsRequest::AuditAnchor(call) => {
+                answer(&call, Box::pin(self.audit_anchor(&call, sender)).await)
+            }
+            SecretsRequest::Protection(call) => answer(&call, Box::pin(self.protection(sender)).await),
             SecretsRequest::Backup(call) => {
-                answer(&call, self.backup(&call, sender, caller.descriptors, deadline).await)
+                answer(&call, Box::pin(self.backup(&call, sender, caller.descriptors, deadline)).await)
             }
             SecretsRequest::InspectBackup(call) => {
-                answer(&call, self.inspect_backup(sender, caller.descriptors).await)
+                answer(&call, Box::pin(self.inspect_backup(sender, caller.descriptors)).await)
             }
-            SecretsRequest::RestoreBackup(call) => {
-                answer(&call, self.restore_backup(&call, sender, caller.descriptors, deadline).await)
-            }
+            SecretsRequest::RestoreBackup(call) => answer(
+                &call,
+                Box::pin(self.restore_backup(&call, sender, caller.descriptors, deadline)).await,
+            ),
             #[cfg(feature = "ipc-field-encryption")]
-            SecretsRequest::FieldKey(call) => answer(&call, self.field_key(&call, sender).await),
+            SecretsRequest::FieldKey(call) => answer(&call, Box::pin(self.field_key(&call, sender)).await),
         }
     }
 
@@ -168,6 +184,15 @@ pub(crate) mod tests {
     use std::time::{Duration, Instant};
 
     pub(crate) const PASSWORD: &[u8] = b"right";
+
+    #[tokio::test]
+    async fn a_request_takes_little_room() {
+        let world = World::new();
+        let caller = Caller { sender: cli(), descriptors: Vec::new(), deadline: later() };
+        let call = Get { profile: profile("work"), name: "a".to_owned(), version: None };
+        let answering = world.daemon.handle(call.into(), caller);
+        assert!(size_of_val(&answering) < 4096, "{} bytes are moved for each", size_of_val(&answering));
+    }
 
     /// Neighbours that note what they are told and answer what a test wants.
     #[derive(Default)]
