@@ -5,6 +5,7 @@
 //! `pds` is not) the caller says itself. And what no file shows, a Landlock domain above all, the caller disproves: it
 //! says what only a process can read that may look into others of its user, the witness among them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -81,6 +82,11 @@ pub(crate) struct Facts {
     no_new_privs: bool,
     /// Mode of seccomp(2), and the number of filters.
     seccomp: (u32, u32),
+    /// The groups it is in.
+    groups: BTreeSet<u32>,
+    /// What it may at most, by itself and through what it executes: the permitted and the bounding set of
+    /// capabilities(7).
+    capabilities: [u64; 2],
     /// How many pid namespaces it is in, counted from ours.
     depth: usize,
     user_map: String,
@@ -98,9 +104,14 @@ impl Facts {
             line.map(str::trim)
         };
         let number = |name: &str| field(name).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let numbers =
+            |name: &str| field(name).unwrap_or_default().split_whitespace().flat_map(str::parse::<u32>);
+        let set = |name: &str| u64::from_str_radix(field(name).unwrap_or_default(), 16).unwrap_or(0);
         Ok(Self {
             no_new_privs: number("NoNewPrivs") != 0,
             seccomp: (number("Seccomp"), number("Seccomp_filters")),
+            groups: numbers("Groups").chain(numbers("Gid")).collect(),
+            capabilities: [set("CapPrm"), set("CapBnd")],
             depth: field("NSpid").map_or(1, |numbers| numbers.split_whitespace().count()),
             user_map: read("uid_map")?,
             network: std::fs::metadata(format!("/proc/{process}/net/dev"))?.ino(),
@@ -114,6 +125,12 @@ impl Facts {
         }
         if self.seccomp > other.seccomp {
             return Some("it runs under a seccomp filter");
+        }
+        if !other.groups.is_subset(&self.groups) {
+            return Some("it is not in all the groups that it would get");
+        }
+        if self.capabilities.iter().zip(other.capabilities).any(|(own, others)| others & !own != 0) {
+            return Some("it lacks capabilities that it would get");
         }
         let namespace = [
             (self.user_map != other.user_map, "its user namespace is another one"),
@@ -180,11 +197,17 @@ mod tests {
             (Facts { depth: 2, ..free.clone() }, "pid"),
             (Facts { user_map: "0 1000 1".to_owned(), ..free.clone() }, "user"),
             (Facts { network: 1, ..free.clone() }, "net"),
+            (Facts { groups: BTreeSet::new(), ..free.clone() }, "groups"),
+            (Facts { capabilities: [free.capabilities[0], 0], ..free.clone() }, "capabilities"),
         ] {
             assert!(confined.beyond(&free).is_some_and(|reason| reason.contains(word)), "{word}");
         }
         let both = Facts { no_new_privs: true, seccomp: (2, 1), ..free.clone() };
         assert_eq!(both.beyond(&both), None);
+        let mut more = free.clone();
+        more.groups.insert(u32::MAX);
+        assert_eq!(more.beyond(&free), None, "it would have less and not more");
+        assert!(free.beyond(&more).is_some());
         assert!(Facts { seccomp: (2, 2), ..both.clone() }.beyond(&both).is_some());
     }
 

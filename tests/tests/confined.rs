@@ -103,6 +103,15 @@ fn another_root_directory_is_noticed() {
 }
 
 #[test]
+fn groups_and_capabilities_that_were_given_up_are_noticed() {
+    let system = booted();
+    is_refused(&system, &["setpriv", "--bounding-set", "-sys_admin"], "capabilities");
+    is_refused(&system, &["setpriv", "--regid", "12345", "--clear-groups"], "groups");
+    let (code, _, made) = attempt(&system, &["setpriv", "--groups", "0,12345"], &[]);
+    assert_eq!((code, made), (Some(0), true), "one group more is no confinement");
+}
+
+#[test]
 fn no_new_privs_is_noticed() {
     let system = booted();
     is_refused(&system, &["setpriv", "--no-new-privs"], "no_new_privs");
