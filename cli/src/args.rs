@@ -701,7 +701,8 @@ pub(crate) struct RunOptions {
     pub(crate) stdin: Option<SecretName>,
     /// Lay the secrets over the folder DIR as files that the command alone sees, and make no variables of them
     ///
-    /// A secret NAME is the file NAME, `/` standing between folders; PDS_SECRETS_DIR tells the command the folder.
+    /// A secret NAME is the file NAME, `/` standing between folders; PDS_SECRETS_DIR tells the command the folder. Where the
+    /// kernel lets this user hide no folder, it is one without DIR that other programs of the user can read, and pds says so.
     #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with_all = ["mappings", "prefix", "here"])]
     pub(crate) files: Option<Option<PathBuf>>,
     /// The user and group that the files belong to, as numbers

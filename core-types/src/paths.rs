@@ -216,6 +216,12 @@ impl Paths {
         self.runtime.join("secrets")
     }
 
+    /// Folder of the folders of files of programs for which nothing can be laid over another.
+    #[must_use]
+    pub fn exposed_files(&self) -> PathBuf {
+        self.runtime.join("files")
+    }
+
     /// The link to what the launcher's witness shows.
     #[must_use]
     pub fn witness(&self) -> PathBuf {

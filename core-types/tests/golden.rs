@@ -539,7 +539,10 @@ fn launcher() -> Vec<String> {
             },
         ),
         line("denial.unpinnable", &LauncherDenial::Unpinnable("x".to_owned())),
-        line("reply.started", &Started { pid: 300, masked: vec![secret()] }),
+        line(
+            "reply.started",
+            &Started { pid: 300, masked: vec![secret()], exposed: Some("/r/files/a".to_owned()) },
+        ),
     ]
 }
 

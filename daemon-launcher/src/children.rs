@@ -81,7 +81,7 @@ impl Noted {
 }
 
 /// When a process that has not ended began (proc_pid_stat(5)).
-fn began(pid: u32) -> Option<u64> {
+pub(crate) fn began(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before may hold anything but its own end.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();

@@ -32,6 +32,8 @@ pub(crate) struct Beginning {
     pub(crate) spawner: u32,
     pub(crate) witness: u32,
     pub(crate) namespaces: Vec<u64>,
+    /// Whether files can be laid over a folder for one program alone.
+    pub(crate) lays_over: bool,
 }
 
 /// From the launcher to a monitor. Descriptors: the stage's socket, the control socket and, with `terminal`, the
@@ -39,6 +41,8 @@ pub(crate) struct Beginning {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct MonitorPlan {
     pub(crate) terminal: bool,
+    /// A folder of files that is to go with the child.
+    pub(crate) folder: Option<String>,
 }
 
 /// From a monitor to the launcher: the stage exists and its plan can be sent, or why not, and at last how the child ended.
@@ -77,6 +81,8 @@ pub struct StagePlan {
 pub struct SecretFiles {
     /// The folder over which they are laid.
     pub folder: String,
+    /// Whether the folder is made instead, where other processes of the user can see it: nothing can be laid over any.
+    pub exposed: bool,
     /// The user and group they belong to, if not the child's.
     pub owner: Option<(u32, u32)>,
     /// Their names, relative to the folder, and values.

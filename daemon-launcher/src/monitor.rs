@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 
 use core_types::protocol::launcher::{ChildCommand, ChildEvent};
@@ -27,6 +28,7 @@ use rustix::termios::tcsetpgrp;
 
 use crate::fork::{Copied, SingleThread, fork};
 use crate::handover::{MonitorPlan, MonitorReport, Step, StepError, receive, send};
+use crate::secret_files;
 use crate::stage::{self, EXECUTING};
 
 /// Longest [`ChildCommand`] as bytes, and more.
@@ -110,6 +112,8 @@ struct Monitor {
     execution: Option<OwnedFd>,
     /// The last that it said.
     last_word: Option<u8>,
+    /// What goes with the child.
+    folder: Option<String>,
 }
 
 impl Monitor {
@@ -139,7 +143,16 @@ impl Monitor {
         // By whoever of the two comes first, so that the group is there when either needs it.
         let _ = setpgid(Some(child), Some(child));
         let (control, execution) = (Some(control), Some(execution));
-        Ok(Role::Monitor(Self { child, child_changes, control, terminal, execution, last_word: None }))
+        let folder = plan.folder;
+        Ok(Role::Monitor(Self {
+            child,
+            child_changes,
+            control,
+            terminal,
+            execution,
+            last_word: None,
+            folder,
+        }))
     }
 
     /// Waits for the child's end, doing meanwhile what `pds` asks, and tells the launcher and `pds` of it.
@@ -153,6 +166,9 @@ impl Monitor {
                 while self.child_changes.read_signal()?.is_some() {}
                 if let Some(end) = self.report_changes()? {
                     self.hold_terminal();
+                    if let Some(folder) = &self.folder {
+                        secret_files::remove(Path::new(folder));
+                    }
                     // A launcher that is gone cannot be told; the next one says that nobody saw it.
                     let _ = send(launcher, &MonitorReport::Ended(end.into()), &[]);
                     self.tell(ChildEvent::from(end));

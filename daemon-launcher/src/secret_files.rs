@@ -3,7 +3,7 @@
 //! The namespace lives as long as a process in it, and the files with it, whoever else is killed. Where this process may
 //! not make one, it makes a user namespace for that first, in which it is the user that it is.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
@@ -12,13 +12,16 @@ use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
 };
-use rustix::process::{DumpableBehavior, getegid, geteuid, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, getegid, geteuid, getpid, set_dumpable_behavior};
 
+use crate::children::began;
 use crate::handover::SecretFiles;
 
 /// File systems that lie in memory, the one that is never swapped first (ramfs, tmpfs(5)).
 const FILE_SYSTEMS: [(&str, &std::ffi::CStr); 3] =
     [("ramfs", c"mode=0700"), ("tmpfs", c"mode=0700,noswap"), ("tmpfs", c"mode=0700")];
+/// The extension of what is noted of a folder that others can see.
+const NOTE: &str = "of";
 /// Nothing of it is a program or a device.
 const FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID).union(MountFlags::NOEXEC);
 
@@ -28,6 +31,9 @@ const FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID).union(Moun
 /// The kernel allows no such namespace or file system, or the folder is not there.
 pub(crate) fn make(files: &SecretFiles) -> io::Result<()> {
     let folder = Path::new(&files.folder);
+    if files.exposed {
+        return make_exposed(folder, files);
+    }
     own_namespace()?;
     // What is mounted outside from now on comes in; nothing of ours goes out.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
@@ -38,6 +44,59 @@ pub(crate) fn make(files: &SecretFiles) -> io::Result<()> {
         let _ = unmount(folder, UnmountFlags::DETACH);
     }
     filled
+}
+
+/// Does what [`make`] does before there are files, so that the next one can be told whether it may.
+///
+/// # Errors
+/// As [`make`].
+pub(crate) fn try_out() -> io::Result<()> {
+    own_namespace()?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    Ok(lay_over(Path::new("/"))?)
+}
+
+/// Makes the folder with the files where it is to be, after what is left of others that ended with all that would have
+/// removed theirs.
+fn make_exposed(folder: &Path, files: &SecretFiles) -> io::Result<()> {
+    let all = folder.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    remove_left(all);
+    let own = getpid().as_raw_nonzero().get().unsigned_abs();
+    let began = began(own).ok_or(io::ErrorKind::NotFound)?;
+    // The note comes first, so that there never is a folder without one.
+    let note = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(note_of(folder))?;
+    write!(&note, "{own} {began}")?;
+    std::fs::DirBuilder::new().mode(0o700).create(folder)?;
+    fill(folder, files).inspect_err(|_| remove(folder))
+}
+
+/// Beside a folder: the process that it is for.
+fn note_of(folder: &Path) -> PathBuf {
+    folder.with_extension(NOTE)
+}
+
+/// Removes a folder that [`make`] made, and says nothing if it cannot: whoever comes next tries again.
+pub(crate) fn remove(folder: &Path) {
+    if let Ok(()) | Err(io::ErrorKind::NotFound) =
+        std::fs::remove_dir_all(folder).map_err(|error| error.kind())
+    {
+        let _ = std::fs::remove_file(note_of(folder));
+    }
+}
+
+/// Removes the folders of programs that have ended.
+pub(crate) fn remove_left(all: &Path) {
+    for note in std::fs::read_dir(all).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if note.extension().is_none_or(|extension| extension != NOTE) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&note).unwrap_or_default();
+        let of = text.split_once(' ').and_then(|(pid, began)| Some((pid.parse().ok()?, began.parse().ok()?)));
+        // One that is empty is just being written.
+        if of.is_some_and(|(pid, then): (u32, u64)| began(pid) != Some(then)) {
+            remove(&note.with_extension(""));
+        }
+    }
 }
 
 /// Mounts the best file system that may be.

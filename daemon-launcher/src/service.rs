@@ -1,5 +1,6 @@
 //! One request: what is selected is fetched, put into an environment, handed to a new child, and forgotten.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use core_types::protocol::secrets::{GetBatch, List, NamedSecret, SecretsDenial, 
 use core_types::protocol::{Call, DenialOf};
 use core_types::{ProfileName, SecretName, WireSecret};
 
+use rustix::fs::fstatfs;
+
 use crate::children::{Children, Note, Noted};
 use crate::confinement::refuse_confined;
 use crate::credentials::Credentials;
@@ -30,10 +33,16 @@ use crate::fields::opened;
 use crate::handover::{SecretFiles, StagePlan};
 use crate::image::{self, Image};
 use crate::record::{self, Recorder, bounded};
+use crate::secret_files::remove_left;
 use crate::spawn::{self, Child};
 use crate::spawner::{OWN_EXECUTABLE, Spawner};
 use crate::witness::Witness;
 use core_types::child::references::{self, Referral, Resolved};
+
+/// File systems in memory: tmpfs and ramfs (statfs(2)).
+const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+/// Why files lie where they do, or nowhere.
+const NO_NAMESPACE: &str = "the kernel lets this user lay no files";
 
 /// Most resource limits of a request; the kernel knows 16.
 const LIMITS_MAX: usize = 32;
@@ -57,6 +66,8 @@ struct Running {
     monitor: UnixStream,
     /// What the caller hides.
     masked: Vec<WireSecret>,
+    /// The folder of its files, if others can see it.
+    exposed: Option<String>,
 }
 
 impl Launcher {
@@ -87,6 +98,7 @@ impl Launcher {
     pub fn new(context: Context, spawner: Spawner) -> Result<Self, StartError> {
         let recorder = Arc::new(Recorder::new(&context));
         let children = Children::start(&context.paths.children(), Arc::clone(&recorder))?;
+        remove_left(&context.paths.exposed_files());
         // Where systemd does not run the daemons, it runs no units that could ask.
         if inherited_listener().is_some() {
             Credentials::start(&context)?;
@@ -146,11 +158,11 @@ impl Launcher {
             }
         };
         match self.start(run, requester.clone(), caller).await {
-            Ok(Running { pid, noted, note, monitor, masked }) => {
+            Ok(Running { pid, noted, note, monitor, masked, exposed }) => {
                 self.recorder.attempt(noted.start.clone(), room).await;
                 // Only now, so that its end stands after its start.
                 self.children.watch(note, noted, monitor);
-                Ok(Started { pid, masked })
+                Ok(Started { pid, masked, exposed })
             }
             Err(denial) => {
                 let entry = record::attempt(run, requester, &Err(denial.clone()));
@@ -203,6 +215,7 @@ impl Launcher {
         names.extend(run.handed.stdin.clone());
         names.sort();
         names.dedup();
+        let exposed = secret_files.iter().find(|files| files.exposed).map(|files| files.folder.clone());
         let plan = StagePlan {
             arguments: run.arguments.clone(),
             environment,
@@ -231,7 +244,7 @@ impl Launcher {
         };
         let ((pid, note, noted), monitor) =
             spawn::start(&self.spawner, child, caller.deadline, announce).await?;
-        Ok(Running { pid, noted, note, monitor, masked })
+        Ok(Running { pid, noted, note, monitor, masked, exposed })
     }
 
     /// The files that the program alone sees, and their folder.
@@ -241,18 +254,23 @@ impl Launcher {
         secrets: &[NamedSecret],
     ) -> Result<Option<(String, SecretFiles)>, LauncherDenial> {
         let Some(wanted) = &run.handed.files else { return Ok(None) };
-        let folder = match &wanted.folder {
-            Some(folder) => folder.clone(),
-            None => {
+        let exposed = !self.spawner.lays_over();
+        let folder = match (&wanted.folder, exposed) {
+            (Some(folder), false) => folder.clone(),
+            (Some(folder), true) => {
+                return Err(LauncherDenial::Spawn(format!("{NO_NAMESPACE} over {folder}")));
+            }
+            (None, false) => {
                 let folder = self.context.paths.secret_files();
                 private_fs::ensure_private_dir(&folder)
                     .map_err(|error| LauncherDenial::Spawn(error.to_string()))?;
                 folder.to_string_lossy().into_owned()
             }
+            (None, true) => exposed_folder(&self.context.paths)?,
         };
         let files = files(run, secrets)?.into_iter();
         let files = files.map(|secret| (secret.name.to_string(), secret.value.clone())).collect();
-        Ok(Some((folder.clone(), SecretFiles { folder, owner: wanted.owner, files })))
+        Ok(Some((folder.clone(), SecretFiles { folder, exposed, owner: wanted.owner, files })))
     }
 
     /// Reads everything the request selects: all of it, or nothing.
@@ -350,6 +368,24 @@ impl Launcher {
 struct Reading<'a> {
     program: Option<&'a Program>,
     deadline: Instant,
+}
+
+/// A new name in the folder of what lies where other processes of the user see it, if that is in memory.
+fn exposed_folder(paths: &Paths) -> Result<String, LauncherDenial> {
+    let denied = |error: &dyn std::fmt::Display| LauncherDenial::Spawn(error.to_string());
+    let all = paths.exposed_files();
+    private_fs::ensure_private_dir(&all).map_err(|error| denied(&error))?;
+    let found = File::open(&all).and_then(|all| Ok(fstatfs(all)?)).map_err(|error| denied(&error))?;
+    // The kernel's number is one of 32 bits, whatever the type it is given in.
+    if !IN_MEMORY.contains(&(found.f_type & 0xffff_ffff)) {
+        return Err(LauncherDenial::Spawn(format!(
+            "{NO_NAMESPACE} over a folder, and {} is on a disk",
+            all.display()
+        )));
+    }
+    let name = SecureBytes::random(8).map_err(|error| denied(&error))?;
+    let name = name.expose().iter().fold(String::new(), |name, byte| format!("{name}{byte:02x}"));
+    Ok(all.join(name).to_string_lossy().into_owned())
 }
 
 /// The program of a run that is pinned. Beside the runtime, because it may have many bytes.

@@ -116,7 +116,9 @@ fn send_monitor_plan(monitor: &UnixStream, child: &Child, stage_end: UnixStream)
         let terminal = candidates.iter().find(|candidate| rustix::termios::isatty(candidate));
         descriptors.push(terminal.ok_or(SpawnError::NoTerminal)?.as_fd());
     }
-    send(monitor, &MonitorPlan { terminal: has_terminal }, &descriptors).map_err(SpawnError::HandOver)
+    let exposed = child.plan.files.iter().find(|files| files.exposed);
+    let plan = MonitorPlan { terminal: has_terminal, folder: exposed.map(|files| files.folder.clone()) };
+    send(monitor, &plan, &descriptors).map_err(SpawnError::HandOver)
 }
 
 /// Waits for the stage to say that it executes the command, and for its close-on-exec socket to end without more.

@@ -24,13 +24,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 use rustix::net::sockopt::socket_acceptconn;
-use rustix::process::{Pid, WaitOptions, getpid, wait};
+use rustix::process::{Pid, WaitOptions, getpid, wait, waitpid};
 
 use crate::confinement::{Facts, Free};
 use crate::fork::{Copied, SingleThread, fork};
 use crate::handover::{Beginning, MonitorReport, Step, StepError, receive, send};
 use crate::witness::{self, Witness};
-use crate::{monitor, own_process};
+use crate::{monitor, own_process, secret_files};
 
 /// The argument that makes the executable a spawner.
 pub const SPAWNER_ARGUMENT: &str = "--spawner";
@@ -52,6 +52,8 @@ pub struct Spawner {
     end: UnixStream,
     /// What a process is like that is not confined.
     free: Free,
+    /// Whether files can be laid over a folder for one program alone.
+    lays_over: bool,
 }
 
 impl Spawner {
@@ -93,16 +95,21 @@ impl Spawner {
         let shown = witness.file()?;
         let descriptors: Vec<_> = [&shown].into_iter().chain(name).map(AsFd::as_fd).collect();
         send(&channel, &(), &descriptors)?;
-        let (Beginning { spawner, witness: number, namespaces }, _) = receive(&channel)?;
+        let (Beginning { spawner, witness: number, namespaces, lays_over }, _) = receive(&channel)?;
         witness.publish(number)?;
         let facts = Facts::of(&spawner.to_string())?;
         let free = Free { facts, namespaces, word: witness.word().to_owned() };
-        Ok(Self { end: channel.try_clone()?, channel: Mutex::new(channel), free })
+        Ok(Self { end: channel.try_clone()?, channel: Mutex::new(channel), free, lays_over })
     }
 
     /// What callers should be like: nothing holds them back that does not hold the spawner.
     pub(crate) fn free(&self) -> &Free {
         &self.free
+    }
+
+    /// Whether the kernel lets its copies lay files over a folder that no other process sees there.
+    pub(crate) fn lays_over(&self) -> bool {
+        self.lays_over
     }
 
     /// Returns when the spawner or its witness has ended.
@@ -146,6 +153,15 @@ pub fn run() -> ExitCode {
         }
     };
     let own = getpid();
+    // In a copy, because whoever has tried it cannot go back.
+    let lays_over = match fork(&alone) {
+        Ok(Copied::Copy) => {
+            return secret_files::try_out().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
+        Ok(Copied::Original(attempt)) => retry_on_intr(|| waitpid(Some(attempt), WaitOptions::empty()))
+            .is_ok_and(|ended| ended.is_some_and(|(_, status)| status.exit_status() == Some(0))),
+        Err(_) => return ExitCode::FAILURE,
+    };
     match fork(&alone) {
         Ok(Copied::Copy) => {
             drop((channel, ended));
@@ -158,6 +174,7 @@ pub fn run() -> ExitCode {
                 spawner: number(own),
                 witness: number(witness),
                 namespaces: namespaces::of("self"),
+                lays_over,
             };
             match send(&channel, &beginning, &[]) {
                 Ok(()) => serve(&alone, channel, ended, witness),

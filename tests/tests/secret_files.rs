@@ -102,6 +102,83 @@ fn an_unprivileged_user_has_them_in_a_user_namespace() {
     );
 }
 
+/// A shell for which the kernel makes no namespace: root of one of its own in which there may be no more of them, without
+/// any capability.
+const NO_NAMESPACES: &str =
+    "echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set -all sh -c \"$@\"";
+
+/// A whole system of a user for whom nothing can be laid over a folder, and what a script prints that uses it. Its
+/// folders are below this one.
+fn without_namespaces(place: &str, script: &str) -> String {
+    let folder = tempfile::tempdir_in(place).unwrap();
+    let programs = tests::programs::folder().display().to_string();
+    let begin = format!(
+        r#"cd "$1" && mkdir -m 700 c d s r && printf %s 'a password' >pw
+export PATH="{programs}:/usr/bin:/bin" HOME="$1" PDS_CONFIG_DIR="$1/c" PDS_DATA_DIR="$1/d" PDS_STATE_DIR="$1/s" PDS_RUNTIME_DIR="$1/r"
+pds init -q --password-file pw && printf value | pds set a/b
+trap 'pds daemon stop -q' EXIT
+"#
+    );
+    let output = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "sh", "-c", NO_NAMESPACES, "sh"])
+        .args([&format!("{begin}{script}"), "sh"])
+        .arg(folder.path())
+        .env_clear()
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn where_nothing_can_be_laid_over_a_folder_they_lie_in_one_in_memory_and_that_is_told() {
+    let script = r#"
+pds run --files -- sh -c 'cat $PDS_SECRETS_DIR/a/b; cd $PDS_SECRETS_DIR; stat -c " %a" . a a/b; dirname $PWD' 2>said
+grep -c 'other programs of this user can read them' said
+ls r/files
+mkdir over
+pds run --files over -- touch started 2>said || echo $?
+grep -o 'lets this user lay no files over' said
+ls -d over/* started 2>/dev/null
+pds run --files -- sh -c 'exit 7' 2>/dev/null || echo $?
+ls r/files
+"#;
+    let prints = without_namespaces("/dev/shm", script);
+    let (folder, rest) = prints.split_once("/r/files\n").unwrap();
+    assert!(folder.starts_with("value 700\n 700\n 400\n/dev/shm/"), "{folder}");
+    assert_eq!(rest, "1\n125\nlets this user lay no files over\n7\n");
+}
+
+#[test]
+fn a_folder_whose_program_was_killed_with_its_monitor_is_removed_by_the_next_and_no_other_is() {
+    let script = r#"
+begin() {
+    pds run --files -- sh -c "echo \$\$ >new; mv new $1; exec sleep 1000" 2>/dev/null &
+    until [ -s $1 ]; do :; done
+}
+begin killed
+begin lives
+ls r/files/*/a/b | wc -l
+read _ _ _ monitor _ </proc/$(cat killed)/stat
+kill -9 $monitor $(cat killed)
+while [ -e /proc/$(cat killed) ]; do :; done
+ls r/files/*/a/b | wc -l
+pds run --files -- true 2>/dev/null
+ls r/files/*/a/b | wc -l
+kill $(cat lives)
+wait
+ls r/files | wc -l
+"#;
+    assert_eq!(without_namespaces("/dev/shm", script), "2\n2\n1\n0\n");
+}
+
+#[test]
+fn they_are_never_on_a_disk() {
+    let script = "pds run --files -- touch started 2>said || echo $?; grep -o 'is on a disk' said; ls -R r/files; ls -d started 2>/dev/null || true";
+    assert_eq!(without_namespaces("/var/tmp", script), "125\nis on a disk\nr/files:\n");
+}
+
 #[test]
 fn only_the_child_sees_them_and_they_outlive_all_but_it() {
     let value = format!("canary-{}", hex::encode(SecureBytes::random(16).unwrap().expose()));

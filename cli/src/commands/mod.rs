@@ -182,6 +182,7 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
         None if options.here => None,
         None => session.gives_to_named_programs(&profiles, refers(&variables)).then_some(Pin::Ruled),
     };
+    let messages = session.messages;
     let plan = || RunPlan {
         profiles: profiles.clone(),
         selection: wanted.selection.clone(),
@@ -197,6 +198,7 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
         witness: witness.clone(),
         mask: options.mask,
         pin,
+        messages,
     };
     if options.here {
         return run::run_here(session, plan());

@@ -30,6 +30,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 pub(crate) use self::here::run_here;
 use self::signals::Signals;
 use crate::mask::Forms;
+use crate::output::Messages;
 use crate::redirect::Redirect;
 use crate::terminal::{Ready, Screen};
 
@@ -62,6 +63,8 @@ pub(crate) struct RunPlan {
     pub(crate) mask: bool,
     /// What has to be in the command's file.
     pub(crate) pin: Option<Pin>,
+    /// Where the user is told of what is not as he would expect.
+    pub(crate) messages: Messages,
 }
 
 /// Why there is no exit code of the command.
@@ -96,6 +99,7 @@ fn run_with(
     mut request: RunPlan,
     start: impl FnOnce(&Run, Vec<OwnedFd>) -> Result<Started, RunError>,
 ) -> Result<ExitCode, RunError> {
+    let messages = request.messages;
     let (control, monitors_end) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(RunError::at("the child's control socket cannot be made"))?;
@@ -139,6 +143,12 @@ fn run_with(
         }
         outcome => {
             let started = outcome?;
+            if let Some(folder) = started.exposed {
+                messages.note(format!(
+                    "its files lie in {folder}, where other programs of this user can read them while it runs: the \
+                     kernel lets this user lay none over a folder"
+                ));
+            }
             job.group = Some(started.pid);
             job.hide(&started.masked);
         }
@@ -428,6 +438,7 @@ mod tests {
             witness: "/dev/null".into(),
             mask: false,
             pin: None,
+            messages: Messages::plain(),
         }
     }
 
@@ -438,7 +449,7 @@ mod tests {
                 send(&descriptors[RUN_DESCRIPTORS - 1], &encode(report).unwrap(), SendFlags::NOSIGNAL)
                     .unwrap();
             }
-            Ok(Started { pid: 0, masked: Vec::new() })
+            Ok(Started { pid: 0, masked: Vec::new(), exposed: None })
         })?;
         Ok(format!("{code:?}"))
     }

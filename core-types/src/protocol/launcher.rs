@@ -160,6 +160,8 @@ pub struct Started {
     pub pid: u32,
     /// All values that it was given, where [`Run::mask`] asks for them.
     pub masked: Vec<WireSecret>,
+    /// The folder of its files, if other processes of the user can see it.
+    pub exposed: Option<String>,
 }
 
 /// Lists the programs that run, in the order of their numbers, in pages.
