@@ -709,7 +709,7 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "UID:GID", value_parser = owner, requires = "files")]
     pub(crate) owner: Option<(u32, u32)>,
     /// Start the command only if this is in its file, and start just what was read there: blake3: and 64 hex digits
-    #[arg(long, value_name = "blake3:HEX", value_parser = image_digest, conflicts_with = "here")]
+    #[arg(long, value_name = "blake3:HEX", value_parser = image_digest)]
     pub(crate) pin: Option<ImageDigest>,
     /// Write [REDACTED] in the place of every value that the command writes, also encoded
     #[arg(long, conflicts_with = "here")]

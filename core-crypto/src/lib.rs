@@ -16,6 +16,7 @@ pub mod log_key;
 pub mod memory;
 pub mod multiset_hash;
 pub mod private_fs;
+mod program_image;
 pub mod random;
 mod sealed_file;
 mod sealed_frames;
@@ -26,6 +27,7 @@ pub mod sharing;
 mod stack;
 
 pub use checksum::{checksum, digest};
+pub use program_image::{ProgramImage, ProgramImageError, program_image};
 pub use random::EntropyError;
 pub use sealed_file::sealed_file;
 pub use sealed_frames::{FrameReader, FrameWriter, FramesError};

@@ -1,18 +1,12 @@
 //! The program of a run that is pinned: what is in its file, in memory where nobody changes it, to be executed from there.
 //!
-//! The caller opens the file, for the launcher's sandbox has no way to it. What the caller could lie about, the path among
-//! it, is asked of the kernel.
+//! The caller opens the file, for the launcher's sandbox has no way to it.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use core_crypto::sealed_image;
+use core_crypto::program_image;
 use core_types::program::{ImageDigest, Program};
 use core_types::protocol::launcher::{LauncherDenial, Pin};
-
-/// Largest file, in bytes: it is held in memory as long as the program runs.
-const IMAGE_BYTES_MAX: u64 = 512 << 20;
 
 /// A program's file in memory.
 pub(crate) struct Image {
@@ -28,49 +22,25 @@ pub(crate) struct Image {
 /// # Errors
 /// It is another one than is asked for, or one that cannot be executed from memory.
 pub(crate) fn read(file: OwnedFd, pin: Pin) -> Result<Option<Image>, LauncherDenial> {
-    match (sealed(File::from(file)), pin) {
-        (Ok(image), Pin::Image(expected)) if expected != image.program.image => {
-            Err(LauncherDenial::OtherImage { expected, found: image.program.image })
+    let image = match (program_image(file), pin) {
+        (Ok(image), _) => image,
+        (Err(_), Pin::Ruled) => return Ok(None),
+        (Err(reason), Pin::Image(_)) => return Err(LauncherDenial::Unpinnable(reason.to_string())),
+    };
+    let program = Program { path: image.path, image: ImageDigest::new(image.hash) };
+    match pin {
+        Pin::Image(expected) if expected != program.image => {
+            Err(LauncherDenial::OtherImage { expected, found: program.image })
         }
-        (Ok(image), _) => Ok(Some(image)),
-        (Err(_), Pin::Ruled) => Ok(None),
-        (Err(reason), Pin::Image(_)) => Err(LauncherDenial::Unpinnable(reason)),
+        _ => Ok(Some(Image { file: image.file, program })),
     }
-}
-
-/// What is in the file, or why it cannot be executed from memory.
-fn sealed(mut file: File) -> Result<Image, String> {
-    let cannot = |error: io::Error| error.to_string();
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(cannot)?;
-    if !file.metadata().map_err(cannot)?.is_file() {
-        return Err("it is not an ordinary file".to_owned());
-    }
-    if is_script(&mut file).map_err(cannot)? {
-        return Err(
-            "it is a script, and what reads it would not be pinned; pin that one, with the script as its argument"
-                .to_owned(),
-        );
-    }
-    let (image, hash) = sealed_image(&file, IMAGE_BYTES_MAX).map_err(|error| match error.kind() {
-        io::ErrorKind::FileTooLarge => format!("it has more than {IMAGE_BYTES_MAX} bytes"),
-        _ => cannot(error),
-    })?;
-    let program = Program { path: path.to_string_lossy().into_owned(), image: ImageDigest::new(hash) };
-    Ok(Image { file: image, program })
-}
-
-/// Whether the kernel would have another program read it (execve(2)).
-fn is_script(file: &mut File) -> io::Result<bool> {
-    let mut beginning = Vec::new();
-    file.rewind()?;
-    file.by_ref().take(2).read_to_end(&mut beginning)?;
-    file.rewind()?;
-    Ok(beginning == b"#!")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
+
     use core_crypto::digest;
 
     fn opened(bytes: &[u8]) -> (tempfile::NamedTempFile, OwnedFd) {

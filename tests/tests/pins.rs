@@ -53,6 +53,26 @@ fn what_was_checked_is_what_is_executed() {
 }
 
 #[test]
+fn what_was_checked_is_what_pds_becomes() {
+    let system = System::boot(Spec::ready().secret("api-key", "value").secret("tls", "another value"));
+    let tool = program(&system, "/bin/sh", "tool");
+    let command = tool.to_str().unwrap();
+    let here = |line: &str| {
+        let given = ["run", "--here", "--pin", &digest(&tool), "--fd", "tls", "--", command, "-c", line];
+        system.pds(given).run()
+    };
+    here("echo $API_KEY $0; cat <&$TLS_FD").done().prints(format!("value {command}\nanother value"));
+    here("exit 7").exits(7);
+    let executed = here("readlink /proc/$$/exe").done();
+    assert!(executed.text().contains("memfd:pds-program"), "{}", executed.text());
+    let script = system.folder().join("script");
+    std::fs::write(&script, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let pin = digest(&script);
+    system.pds(["run", "--here", "--pin", &pin, "--", "./script"]).run().exits(125).says("script");
+}
+
+#[test]
 fn another_program_is_not_started() {
     let system = System::boot(Spec::ready().secret("api-key", "value"));
     let tool = program(&system, "/bin/sh", "tool");
@@ -75,7 +95,12 @@ fn another_program_is_not_started() {
     for bad in ["blake3:00", "sha256:00", &before[7..], "blake3:"] {
         run(bad, "true").exits(2).says("64 hex digits");
     }
-    system.pds(["run", "--here", "--pin", &before, "--", "true"]).run().exits(2);
+    system
+        .pds(["run", "--here", "--pin", &before, "--", tool.to_str().unwrap(), "-c", &line])
+        .run()
+        .exits(125)
+        .says(&before)
+        .says(&digest(&tool));
     let log = system.audit(20);
     let failed = log.iter().filter(|entry| entry["operation"] == "run" && entry["outcome"] != "done");
     assert!(failed.count() >= 2, "what was refused is recorded: {log:?}");

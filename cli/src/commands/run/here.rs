@@ -10,17 +10,18 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use core_crypto::sealed_file;
+use core_crypto::{program_image, sealed_file};
 use core_types::SecretName;
 use core_types::child::environment::{environment, find};
 use core_types::child::references;
 use core_types::limits::SECRET_DESCRIPTORS_MAX;
-use core_types::protocol::launcher::{ControllingTerminal, LauncherDenial, OsBytes, Run};
+use core_types::program::ImageDigest;
+use core_types::protocol::launcher::{ControllingTerminal, LauncherDenial, OsBytes, Pin, Run};
 use core_types::protocol::secrets::NamedSecret;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::stdio::dup2_stdin;
 
-use super::{RunError, RunPlan, describe};
+use super::{RunError, RunPlan, describe, program};
 use crate::error::Failure;
 use crate::fetch::{self, denied};
 use crate::session::Session;
@@ -30,6 +31,7 @@ use crate::session::Session;
 /// # Errors
 /// The command could not be executed, and never ran.
 pub(crate) fn run_here(session: &mut Session, request: RunPlan) -> Result<ExitCode, Failure> {
+    let image = pinned(&request)?;
     let call = describe(request, ControllingTerminal::Absent)
         .map_err(RunError::at("what the command inherits cannot be read"))?;
     let referrals = references::find(&call.environment).map_err(denied)?;
@@ -41,7 +43,7 @@ pub(crate) fn run_here(session: &mut Session, request: RunPlan) -> Result<ExitCo
     let numbers = files.iter().filter_map(|file| u32::try_from(file.as_raw_fd()).ok());
     let environment = environment(&call, &secrets, &resolved, numbers).map_err(denied)?;
     drop((secrets, resolved));
-    let mut command = command(&call, &environment)?;
+    let mut command = command(&call, &environment, image.as_ref())?;
     Err(not_executed(&command.exec()))
 }
 
@@ -66,10 +68,29 @@ fn hand_on(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OwnedFd>, Failure> 
     Ok(files)
 }
 
-fn command(run: &Run, environment: &[OsBytes]) -> Result<Command, Failure> {
+/// The command's file in memory, if it is pinned to what is in it.
+fn pinned(request: &RunPlan) -> Result<Option<OwnedFd>, Failure> {
+    // Rules of programs are the launcher's.
+    let Some(Pin::Image(expected)) = request.pin else { return Ok(None) };
+    let name = request.command.first().map(OsString::as_os_str).unwrap_or_default();
+    let file = program::open(name, &request.variables).map_err(denied)?;
+    let image = program_image(file).map_err(|error| denied(LauncherDenial::Unpinnable(error.to_string())))?;
+    match ImageDigest::new(image.hash) {
+        found if found == expected => Ok(Some(image.file)),
+        found => Err(denied(LauncherDenial::OtherImage { expected, found })),
+    }
+}
+
+fn command(run: &Run, environment: &[OsBytes], image: Option<&OwnedFd>) -> Result<Command, Failure> {
     let no_command = || denied(LauncherDenial::Invalid("no command".to_owned()));
     let (program, arguments) = run.arguments.split_first().ok_or_else(no_command)?;
-    let mut command = Command::new(OsStr::from_bytes(program.expose()));
+    let name = OsStr::from_bytes(program.expose());
+    let mut command = match image {
+        // By its own path, which for a file in memory is no other (proc(5)).
+        Some(image) => Command::new(format!("/proc/self/fd/{}", image.as_raw_fd())),
+        None => Command::new(name),
+    };
+    command.arg0(name);
     command.args(arguments.iter().map(|argument| OsStr::from_bytes(argument.expose())));
     command.env_clear().envs(environment.iter().map(variable));
     Ok(command)
