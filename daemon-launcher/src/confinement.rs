@@ -127,7 +127,9 @@ impl Facts {
             return Some("it runs under a seccomp filter");
         }
         if !other.groups.is_subset(&self.groups) {
-            return Some("it is not in all the groups that it would get");
+            return Some(
+                "it is not in all groups that its program would get (pds daemon restart gives those of this shell)",
+            );
         }
         if self.capabilities.iter().zip(other.capabilities).any(|(own, others)| others & !own != 0) {
             return Some("it lacks capabilities that it would get");
