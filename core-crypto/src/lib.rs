@@ -1,7 +1,7 @@
 //! The cryptography of pds on one screen, the memory its keys live in, and the files it may write.
 //!
-//! Nothing here knows a vault, a message or a policy. The `unsafe` code of the workspace is in [`memory`], but for one
-//! call by which the launcher's spawner copies itself.
+//! Nothing here knows a vault, a message or a policy. The `unsafe` code of the workspace is in [`memory`], but for two
+//! calls: the launcher's spawner copies itself, and a child ignores signals as its caller does.
 
 pub mod aead;
 mod checksum;

@@ -1,8 +1,8 @@
 //! Copies of the spawner, which become monitors and stages without being executed anew: execution would cost each
 //! child of `pds run` two starts of a program.
 //!
-//! The only unsafe call outside `core-crypto`. What makes fork(2) unsafe is a second thread: its locks stay locked in
-//! the copy for ever. So it takes a proof that there is none.
+//! An unsafe call. What makes fork(2) unsafe is a second thread: its locks stay locked in the copy for ever. So it takes
+//! a proof that there is none.
 
 use std::io;
 
