@@ -140,6 +140,8 @@ pub struct Config {
     pub audit: AuditLog,
     /// When profiles lock by themselves.
     pub lock: LockTimes,
+    /// Whether each program of `pds run` gets a scope of its own where the user has a systemd.
+    pub scope: bool,
     /// What is configured for single profiles.
     pub profiles: BTreeMap<ProfileName, ProfileConfig>,
     /// Who may do what with which secrets.
@@ -158,6 +160,7 @@ impl Default for Config {
             unlock_cost: UnlockCost { memory_mib: 64, passes: 3, lanes: 4 },
             audit: AuditLog::default(),
             lock: LockTimes::default(),
+            scope: true,
             profiles: BTreeMap::new(),
             access: AccessPolicy::default(),
         }
@@ -174,6 +177,7 @@ struct RawConfig {
     rate_limit: BTreeMap<RequesterClass, RawRate>,
     audit: RawAudit,
     lock: LockTimes,
+    run: RawRun,
     profiles: BTreeMap<ProfileName, RawProfile>,
     /// What the file says of its own rules, which is looked at only when it is checked.
     #[serde(rename = "test")]
@@ -256,6 +260,12 @@ struct RawVault {
     versions: Option<u64>,
 }
 
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawRun {
+    scope: Option<bool>,
+}
+
 #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
 enum RequesterClass {
@@ -310,6 +320,7 @@ impl Config {
             unlock_cost: raw.unlock.cost(defaults.unlock_cost)?,
             audit: raw.audit.checked()?,
             lock: raw.lock,
+            scope: raw.run.scope.unwrap_or(defaults.scope),
             access: AccessPolicy { tables: access.collect(), programs: programs.collect() },
             profiles: profiles.collect(),
             default_profile: match raw.default_profile {
@@ -373,12 +384,13 @@ mod tests {
     #[test]
     fn known_keys_are_taken_over() {
         let config = Config::parse(
-            "default_profile = 'work'\n[secrets]\ncache_ttl_seconds = 0\n[vault]\nversions = 0\n[rate_limit.unknown]\nper_second = 1\nburst = 2\n",
+            "default_profile = 'work'\n[secrets]\ncache_ttl_seconds = 0\n[vault]\nversions = 0\n[run]\nscope = false\n[rate_limit.unknown]\nper_second = 1\nburst = 2\n",
         )
         .unwrap();
         assert_eq!(config.default_profile.as_str(), "work");
         assert_eq!(config.cache_ttl, Duration::ZERO);
         assert_eq!(config.old_versions, 0);
+        assert!(!config.scope);
         assert_eq!(config.rate_unknown, Rate { per_second: 1, burst: 2 });
         assert_eq!(config.rate_known, Config::default().rate_known);
     }

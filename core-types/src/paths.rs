@@ -33,6 +33,7 @@ pub struct Paths {
     data: PathBuf,
     state: PathBuf,
     runtime: PathBuf,
+    user_manager: Option<PathBuf>,
 }
 
 impl Paths {
@@ -75,6 +76,10 @@ impl Paths {
             data: folder("PDS_DATA_DIR", "XDG_DATA_HOME", ".local/share", "the vaults")?,
             state: folder("PDS_STATE_DIR", "XDG_STATE_HOME", ".local/state", "the audit log")?,
             runtime,
+            user_manager: absolute("XDG_RUNTIME_DIR")
+                .ok()
+                .flatten()
+                .map(|folder| folder.join("systemd/private")),
         })
     }
 
@@ -94,6 +99,12 @@ impl Paths {
     #[must_use]
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// Where the user's own systemd listens, if there is one; `None` where there is no place for it.
+    #[must_use]
+    pub fn user_manager(&self) -> Option<PathBuf> {
+        self.user_manager.clone()
     }
 
     /// The configuration file.

@@ -25,6 +25,7 @@ use core_types::protocol::{Call, DenialOf};
 use core_types::{ProfileName, SecretName, WireSecret};
 
 use rustix::fs::fstatfs;
+use tokio::runtime::Handle;
 
 use crate::children::{Children, Note, Noted};
 use crate::confinement::refuse_confined;
@@ -33,6 +34,7 @@ use crate::fields::opened;
 use crate::handover::{SecretFiles, StagePlan};
 use crate::image::{self, Image};
 use crate::record::{self, Recorder, bounded};
+use crate::scope::{Member, Scopes};
 use crate::secret_files::remove_left;
 use crate::spawn::{self, Child};
 use crate::spawner::{OWN_EXECUTABLE, Spawner};
@@ -56,6 +58,7 @@ pub struct Launcher {
     spawner: Arc<Spawner>,
     recorder: Arc<Recorder>,
     children: Arc<Children>,
+    scopes: Arc<Scopes>,
 }
 
 /// A program that runs: what is recorded of its start, and by what its end is waited for.
@@ -106,7 +109,8 @@ impl Launcher {
         let spawner = Arc::new(spawner);
         let watched = Arc::clone(&spawner);
         std::thread::spawn(move || end_with(&watched));
-        Ok(Self { context, spawner, recorder, children })
+        let scopes = Arc::new(Scopes::new(&context.paths, context.config.scope));
+        Ok(Self { context, spawner, recorder, children, scopes })
     }
 }
 
@@ -237,13 +241,16 @@ impl Launcher {
             exit: None,
         };
         let (children, start) = (Arc::clone(&self.children), record::attempt(run, requester, &Ok(record)));
+        let (scopes, runtime) = (Arc::clone(&self.scopes), Handle::current());
+        let program = program_name(&run.arguments);
+        let (caller, deadline) = (caller.sender.pid, caller.deadline);
         let announce = move |pid| {
+            runtime.block_on(scopes.hold(&Member { pid, caller, program }, deadline));
             let child = start.child.clone().map(|child| ChildRecord { pid, ..child });
             let noted = Noted::new(SecretOperationAudit { child, ..start });
             (pid, children.note(&noted), noted)
         };
-        let ((pid, note, noted), monitor) =
-            spawn::start(&self.spawner, child, caller.deadline, announce).await?;
+        let ((pid, note, noted), monitor) = spawn::start(&self.spawner, child, deadline, announce).await?;
         Ok(Running { pid, noted, note, monitor, masked, exposed })
     }
 
@@ -386,6 +393,13 @@ fn exposed_folder(paths: &Paths) -> Result<String, LauncherDenial> {
     let name = SecureBytes::random(8).map_err(|error| denied(&error))?;
     let name = name.expose().iter().fold(String::new(), |name, byte| format!("{name}{byte:02x}"));
     Ok(all.join(name).to_string_lossy().into_owned())
+}
+
+/// The end of the path of what is executed.
+fn program_name(arguments: &[OsBytes]) -> String {
+    let path = arguments.first().map(OsBytes::expose).unwrap_or_default();
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
 }
 
 /// The program of a run that is pinned. Beside the runtime, because it may have many bytes.

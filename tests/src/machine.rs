@@ -99,6 +99,19 @@ END
         Some(machine)
     }
 
+    /// A machine on which pds is installed for its user alone, who has an unlocked vault with a secret `api-key`, that is
+    /// `value`; `None` for who may not make one.
+    #[must_use]
+    pub fn with_a_secret() -> Option<Self> {
+        let machine = Self::boot()?;
+        machine.make("install", For::One);
+        machine
+            .user("(umask 077; echo 'a password for pds' >password); pds -v init --password-file password")
+            .ok();
+        machine.user("printf value | pds set api-key").ok();
+        Some(machine)
+    }
+
     fn script(&self, verb: &str) -> Command {
         let mut command = Command::new(programs::workspace().join("tests/systemd-box.sh"));
         command.arg(verb).arg(self.folder.path()).stdin(Stdio::null());
