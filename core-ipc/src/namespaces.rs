@@ -1,5 +1,6 @@
 //! Which namespaces and which root directory a process has, as numbers that can be compared (namespaces(7)).
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 
 /// The kinds that are looked at, as proc(5) names them.
@@ -9,9 +10,18 @@ pub const NAMESPACES: [&str; 8] = ["user", "mnt", "pid", "net", "ipc", "uts", "c
 /// its number or `self`. 0 is what the kernel does not have or does not show.
 #[must_use]
 pub fn of(process: &str) -> Vec<u64> {
-    let number = |path: String| std::fs::metadata(path).map_or(0, |found| found.ino());
-    let namespaces = NAMESPACES.iter().map(|kind| number(format!("/proc/{process}/ns/{kind}")));
-    namespaces.chain([number(format!("/proc/{process}/root"))]).collect()
+    let places = NAMESPACES.iter().map(|kind| format!("ns/{kind}")).chain(["root".to_owned()]);
+    let mut hidden = false;
+    let number = |place| {
+        // The same question decides about all of them: whether it may be looked into the process (proc(5)).
+        if hidden {
+            return 0;
+        }
+        let found = std::fs::metadata(format!("/proc/{process}/{place}"));
+        hidden = found.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+        found.map_or(0, |found| found.ino())
+    };
+    places.map(number).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
 
 use core_types::child::environment::FIRST_DESCRIPTOR;
 use core_types::protocol::launcher::{Inherited, OsBytes, ResourceLimit};
@@ -46,9 +45,6 @@ const RESOURCES: [Resource; 16] = [
 const FIRST_NUMBER: i32 = FIRST_DESCRIPTOR as i32;
 /// How many descriptors come with a plan besides such files.
 const OTHERS: usize = 4;
-
-/// Highest signal with a bit of its own in the masks of /proc/PID/status (proc(5)).
-const SIGNAL_MAX: i32 = 64;
 
 /// What a stage says to its monitor before it executes the command.
 pub(crate) const EXECUTING: u8 = b'>';
@@ -169,7 +165,6 @@ fn variable(pair: &OsBytes) -> (OsString, OsString) {
 fn take_over(inherited: &Inherited) -> io::Result<()> {
     // A process that is less nice than the launcher's spawner cannot be made: the child is as nice as that then.
     let _may_be_forbidden = setpriority_process(None, inherited.nice);
-    stop_ignoring_signals()?;
     ignored::ignore(signals(inherited.ignored_signals))?;
     // The monitor started this process with all signals blocked; one that came meanwhile strikes here.
     Ok(signals(inherited.blocked_signals).collect::<SigSet>().thread_set_mask()?)
@@ -178,21 +173,6 @@ fn take_over(inherited: &Inherited) -> io::Result<()> {
 /// The signals of a mask, without the real-time ones.
 fn signals(mask: u64) -> impl Iterator<Item = Signal> {
     Signal::iterator().filter(move |signal| mask & (1 << (*signal as i32 - 1)) != 0)
-}
-
-/// Lets go of signals that whoever started the launcher had ignored, such as SIGINT by a shell without job control:
-/// execution keeps them ignored, but makes the default action of a signal that has a handler (execve(2)).
-fn stop_ignoring_signals() -> io::Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    for signal in (1..=SIGNAL_MAX).filter(|signal| ignored & (1 << (signal - 1)) != 0) {
-        if !signal_hook::consts::FORBIDDEN.contains(&signal) {
-            // The C library keeps 32 and 33 to itself and refuses them.
-            let _ = signal_hook::flag::register(signal, Arc::default());
-        }
-    }
-    Ok(())
 }
 
 /// Sets the caller's limits; a ceiling that this process may not raise stays where it is.

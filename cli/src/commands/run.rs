@@ -153,8 +153,9 @@ fn run_with(
             job.hide(&started.masked);
         }
     }
+    let ignored = call.inherited.ignored_signals;
     drop(call);
-    let signals = Signals::hold().map_err(RunError::at("signals cannot be held"))?;
+    let signals = Signals::hold(ignored).map_err(RunError::at("signals cannot be held"))?;
     let end = job.attend(signals)?;
     // By now the terminal is as it was, and no signal is held.
     if let End::Key(signal) = end {

@@ -41,12 +41,11 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Begins to hold them. A signal that the caller ignores (nohup(1)) stays ignored.
+    /// Begins to hold them. A signal that the caller ignores (nohup(1)), as `ignored` has it, stays ignored.
     ///
     /// # Errors
-    /// The kernel gave no descriptor, or /proc cannot be read.
-    pub(super) fn hold() -> io::Result<Self> {
-        let ignored = mask(&std::fs::read_to_string("/proc/self/status")?, "SigIgn");
+    /// The kernel gave no descriptor.
+    pub(super) fn hold(ignored: u64) -> io::Result<Self> {
         let held: SigSet = HELD.into_iter().filter(|signal| ignored & bit(*signal) == 0).collect();
         held.thread_block()?;
         let arrivals = SignalFd::with_flags(&held, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
@@ -132,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_held_signal_is_handed_out_once() {
-        let mut signals = Signals::hold().unwrap();
+        let mut signals = Signals::hold(0).unwrap();
         nix::sys::signal::raise(Signal::SIGUSR1).unwrap();
         assert_eq!(signals.next().unwrap(), Some(Signal::SIGUSR1));
         assert_eq!(signals.next().unwrap(), None);
