@@ -145,7 +145,15 @@ impl Log {
 
     /// Adds entries, in order.
     pub(crate) fn append(&mut self, entries: &[Entry<'_>]) -> Appended {
-        if let Err(error) = self.prepare().and_then(|()| self.rotate_if_due()) {
+        if let Err(error) = self.prepare() {
+            self.tail = Tail::Unknown;
+            return Appended { written: 0, failure: Some(error) };
+        }
+        self.append_prepared(entries)
+    }
+
+    fn append_prepared(&mut self, entries: &[Entry<'_>]) -> Appended {
+        if let Err(error) = self.rotate_if_due() {
             self.tail = Tail::Unknown;
             return Appended { written: 0, failure: Some(error) };
         }
@@ -179,7 +187,7 @@ impl Log {
         if entries.is_empty() {
             return Appended { written: 0, failure: None };
         }
-        let appended = self.append(&entries);
+        let appended = self.append_prepared(&entries);
         self.origins.advance(by, record.origin, record.first + recorded + appended.written as u64);
         appended
     }
