@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use core_types::WireSecret;
-use core_types::child::environment::{FIRST_DESCRIPTOR, environment};
+use core_types::child::environment::{FIRST_DESCRIPTOR, environment, split};
 use core_types::child::references;
 use core_types::protocol::launcher::Run;
 use core_types::protocol::secrets::NamedSecret;
@@ -20,7 +20,7 @@ use crate::session::Session;
 pub(super) fn run(session: &mut Session, options: &EnvOptions) -> Result<(), Failure> {
     let wanted = super::wanted(session, &options.selected, options.no_project)?;
     let variables = variables(session, wanted, &options.selected.env_files, fetch::selected)?;
-    let variables: Vec<(&[u8], &[u8])> = variables.iter().map(split).collect();
+    let variables: Vec<(&[u8], &[u8])> = variables.iter().map(|pair| split(pair.expose())).collect();
     let format = if session.output.wants_json() { EnvFormat::Json } else { options.format };
     let text = assignments::written(format, &variables)?;
     if std::io::stdout().is_terminal() {
@@ -53,11 +53,4 @@ pub(super) fn variables(
     // The profile is what the caller of a program is told; a shell would go by it from now on.
     let run = Run { profiles: Vec::new(), ..run };
     environment(&run, &secrets, &resolved, FIRST_DESCRIPTOR..).map_err(denied)
-}
-
-/// Name and value of a variable.
-pub(super) fn split(pair: &WireSecret) -> (&[u8], &[u8]) {
-    let pair = pair.expose();
-    let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-    (&pair[..end], pair.get(end + 1..).unwrap_or_default())
 }

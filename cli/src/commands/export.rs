@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
 use core_types::WireSecret;
+use core_types::child::environment::split;
 use core_types::protocol::launcher::Run;
 use core_types::protocol::secrets::{List, NamedSecret};
 use zeroize::Zeroizing;
@@ -29,7 +30,7 @@ pub(super) fn run(session: &mut Session, options: &ExportOptions) -> Result<(), 
     let (text, count) = match options.format.as_variables() {
         Some(format) => {
             let variables = variables(session, options)?;
-            let pairs: Vec<(&[u8], &[u8])> = variables.iter().map(env::split).collect();
+            let pairs: Vec<(&[u8], &[u8])> = variables.iter().map(|pair| split(pair.expose())).collect();
             (assignments::written(format, &pairs)?, pairs.len())
         }
         None if options.format == ExportFormat::Kubernetes => {
@@ -38,7 +39,7 @@ pub(super) fn run(session: &mut Session, options: &ExportOptions) -> Result<(), 
                 None => session.profile()?.as_str().to_owned(),
             };
             let variables = variables(session, options)?;
-            let pairs: Vec<(&[u8], &[u8])> = variables.iter().map(env::split).collect();
+            let pairs: Vec<(&[u8], &[u8])> = variables.iter().map(|pair| split(pair.expose())).collect();
             (kubernetes::secret(&name, &pairs)?, pairs.len())
         }
         None => by_names(session, options)?,

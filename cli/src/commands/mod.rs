@@ -50,6 +50,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use core_ipc::CallError;
+use core_types::child::environment::split;
 use core_types::header::Refusal;
 use core_types::protocol::launcher::{Files, Handed, OsBytes, Pin};
 use core_types::reference::SecretReference;
@@ -211,7 +212,7 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
 
 /// Whether a variable of the command may be a reference to a secret, of whatever profile.
 fn refers(variables: &[OsBytes]) -> bool {
-    let meant = |pair: &OsBytes| SecretReference::is_meant_by(env::split(pair).1);
+    let meant = |pair: &OsBytes| SecretReference::is_meant_by(split(pair.expose()).1);
     let inherited = |(_, value): (OsString, OsString)| SecretReference::is_meant_by(value.as_bytes());
     variables.iter().any(meant) || std::env::vars_os().any(inherited)
 }

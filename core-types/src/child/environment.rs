@@ -210,8 +210,16 @@ pub fn with_variable(environment: Vec<OsBytes>, variable: &str, value: &[u8]) ->
     kept.chain([entry(variable, value)]).collect()
 }
 
+/// Splits a string of an environment into the variable's name and its value, which is empty where there is no `=`. The
+/// first byte belongs to the name even if it is one, as it does in the C library.
+#[must_use]
+pub fn split(pair: &[u8]) -> (&[u8], &[u8]) {
+    let end = pair.iter().skip(1).position(|byte| *byte == b'=').map_or(pair.len(), |position| position + 1);
+    (&pair[..end], pair.get(end + 1..).unwrap_or_default())
+}
+
 fn name_of(pair: &[u8]) -> &[u8] {
-    pair.split(|byte| *byte == b'=').next().unwrap_or(pair)
+    split(pair).0
 }
 
 /// One string of an environment, in a buffer of just its size: a grown one leaves pieces of the value behind.
@@ -230,6 +238,20 @@ mod tests {
     use crate::pattern::Pattern;
     use crate::protocol::launcher::{Handed, Mapping};
     use proptest::prelude::*;
+
+    #[test]
+    fn a_variable_is_split_at_the_first_equals_sign_after_its_first_byte() {
+        for (pair, name, value) in [
+            ("A=b=c", "A", "b=c"),
+            ("A=", "A", ""),
+            ("A", "A", ""),
+            ("=A=b", "=A", "b"),
+            ("=", "=", ""),
+            ("", "", ""),
+        ] {
+            assert_eq!(split(pair.as_bytes()), (name.as_bytes(), value.as_bytes()), "{pair}");
+        }
+    }
 
     /// As it is where the launcher starts the child.
     fn environment(run: &Run, secrets: &[NamedSecret]) -> Result<Vec<OsBytes>, LauncherDenial> {

@@ -10,6 +10,7 @@ use crate::reference::SecretReference;
 use crate::{ProfileName, SecretName, WireSecret};
 
 use super::batches::exact;
+use super::environment::split;
 
 /// A variable whose value is a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub struct Resolved {
 pub fn find(environment: &[OsBytes]) -> Result<Vec<Referral>, LauncherDenial> {
     let mut found = Vec::new();
     for pair in environment {
-        let Some((variable, value)) = split(pair.expose()) else { continue };
+        let (variable, value) = split(pair.expose());
         if !SecretReference::is_meant_by(value) {
             continue;
         }
@@ -56,11 +57,6 @@ pub fn find(environment: &[OsBytes]) -> Result<Vec<Referral>, LauncherDenial> {
         }
         _ => Ok(found),
     }
-}
-
-fn split(pair: &[u8]) -> Option<(&[u8], &[u8])> {
-    let equals = pair.iter().position(|byte| *byte == b'=')?;
-    Some((&pair[..equals], &pair[equals + 1..]))
 }
 
 /// What has to be read for them: one batch for each profile.

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use core_ipc::namespaces;
 use core_types::WireSecret;
+use core_types::child::environment::split;
 use core_types::protocol::launcher::{Inherited, OsBytes, ResourceLimit, Standing, WITNESS_FILE};
 use nix::sys::signal::Signal;
 use rustix::fs::{Mode, OFlags};
@@ -44,8 +45,7 @@ pub(super) fn os_bytes(text: OsString) -> OsBytes {
 
 /// The environment, as `NAME=value`, with these variables in the place of those of the same names.
 pub(super) fn environment(variables: Vec<OsBytes>) -> Vec<OsBytes> {
-    let name_of = |pair: &OsBytes| pair.expose().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
-    let replaced: BTreeSet<_> = variables.iter().filter_map(name_of).collect();
+    let replaced: BTreeSet<_> = variables.iter().map(|pair| split(pair.expose()).0.to_vec()).collect();
     let pair = |(name, value): (OsString, OsString)| {
         let mut text = name.into_vec();
         text.push(b'=');

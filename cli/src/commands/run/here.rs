@@ -6,13 +6,13 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use core_crypto::{program_image, sealed_file};
 use core_types::SecretName;
-use core_types::child::environment::{environment, find};
+use core_types::child::environment::{environment, find, split};
 use core_types::child::references;
 use core_types::limits::SECRET_DESCRIPTORS_MAX;
 use core_types::program::ImageDigest;
@@ -96,12 +96,9 @@ fn command(run: &Run, environment: &[OsBytes], image: Option<&OwnedFd>) -> Resul
     Ok(command)
 }
 
-/// Splits `NAME=value`. The first byte belongs to the name even if it is `=`, as it does in the C library.
-fn variable(pair: &OsBytes) -> (OsString, OsString) {
-    let pair = pair.expose();
-    let end = pair.iter().skip(1).position(|byte| *byte == b'=').map_or(pair.len(), |position| position + 1);
-    let value = pair.get(end + 1..).unwrap_or_default();
-    (OsString::from_vec(pair[..end].to_vec()), OsString::from_vec(value.to_vec()))
+fn variable(pair: &OsBytes) -> (&OsStr, &OsStr) {
+    let (name, value) = split(pair.expose());
+    (OsStr::from_bytes(name), OsStr::from_bytes(value))
 }
 
 /// Tells by the codes of a shell why the command was not executed.
