@@ -42,8 +42,9 @@ impl Terminal {
         }
     }
 
-    /// Makes it raw, so that every key reaches the child's terminal. Does so again if somebody else changed it.
-    fn take(&mut self) -> io::Result<()> {
+    /// Makes it raw, so that every key reaches the child's terminal. Does so again if somebody else changed it. `announce`
+    /// is told before what it is like, and what it will be like.
+    fn take(&mut self, announce: impl FnOnce(&OwnedFd, &Termios, &Termios)) -> io::Result<()> {
         let found = match &self.found {
             Some(found) => found.clone(),
             None => tcgetattr(&self.device)?,
@@ -53,6 +54,7 @@ impl Terminal {
         if self.shared {
             raw.output_modes = found.output_modes;
         }
+        announce(&self.device, &found, &raw);
         tcsetattr(&self.device, OptionalActions::Now, &raw)?;
         self.found = Some(found);
         Ok(())
@@ -162,9 +164,10 @@ impl Screen {
         self.terminal.found.is_none() && !self.terminal.shared
     }
 
-    /// Makes the user's terminal raw and carries what is typed to the child from now on.
-    pub(crate) fn take(&mut self) -> io::Result<()> {
-        self.terminal.take()?;
+    /// Makes the user's terminal raw and carries what is typed to the child from now on. `announce` is told before which
+    /// terminal that is, what it is like, and what it will be like.
+    pub(crate) fn take(&mut self, announce: impl FnOnce(&OwnedFd, &Termios, &Termios)) -> io::Result<()> {
+        self.terminal.take(announce)?;
         if self.output_is_plain && !self.terminal.shared {
             self.set_output_processing(true);
             self.output_is_plain = false;
@@ -412,13 +415,13 @@ mod tests {
         let before = shape(&stream);
         let (mut screen, streams) = on(&stream, null());
         assert_eq!(shape(&streams[0]), before);
-        screen.take().unwrap();
+        screen.take(|_, _, _| {}).unwrap();
         assert!(!shape(&stream).0.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
         assert!(!shape(&stream).1.contains(OutputModes::OPOST));
-        screen.take().unwrap();
+        screen.take(|_, _, _| {}).unwrap();
         screen.give_back();
         assert_eq!(shape(&stream), before);
-        screen.take().unwrap();
+        screen.take(|_, _, _| {}).unwrap();
         drop(screen);
         assert_eq!(shape(&stream), before);
     }
@@ -432,7 +435,7 @@ mod tests {
         write_all(&streams[1], b"background\n");
         carry_until(&mut screen, Screen::has_shown_the_rest);
         assert_eq!(read_exactly(&user, 12), b"background\r\n");
-        screen.take().unwrap();
+        screen.take(|_, _, _| {}).unwrap();
         write_all(&streams[1], b"foreground\n");
         carry_until(&mut screen, Screen::has_shown_the_rest);
         assert_eq!(read_exactly(&user, 12), b"foreground\r\n");
@@ -443,7 +446,7 @@ mod tests {
         let (_user, stream) = user();
         let (mut screen, streams) = on(&stream, pipe_end());
         assert!(!screen.is_the_childs_from_the_start());
-        screen.take().unwrap();
+        screen.take(|_, _, _| {}).unwrap();
         assert!(shape(&stream).1.contains(OutputModes::OPOST));
         assert!(!shape(&streams[0]).1.contains(OutputModes::OPOST));
     }
@@ -472,7 +475,7 @@ mod tests {
                 .iter()
                 .all(|waiting| waiting.as_fd().as_raw_fd() != screen.terminal.device.as_raw_fd())
         );
-        screen.take().unwrap();
+        screen.take(|_, _, _| {}).unwrap();
         write_all(&user, b"x\x00\xff\r");
         let mut echoed = 0;
         carry_until(&mut screen, |screen| {
@@ -486,7 +489,7 @@ mod tests {
     fn all_that_an_ended_child_wrote_is_shown_before_the_end() {
         let (user, stream) = user();
         let (mut screen, streams) = on(&stream, null());
-        screen.take().unwrap();
+        screen.take(|_, _, _| {}).unwrap();
         let text = "0123456789\n".repeat(300);
         write_all(&streams[1], text.as_bytes());
         drop(streams);
@@ -500,7 +503,7 @@ mod tests {
     fn a_terminal_that_is_gone_holds_nobody_up() {
         let (user, stream) = user();
         let (mut screen, streams) = on(&stream, null());
-        screen.take().unwrap();
+        screen.take(|_, _, _| {}).unwrap();
         write_all(&streams[1], b"nobody reads this\n");
         drop(user);
         carry_until(&mut screen, |screen| screen.typed.has_ended() && screen.has_shown_the_rest());

@@ -14,6 +14,7 @@ pub mod key_file;
 pub mod namespaces;
 pub mod seal;
 pub mod socket;
+pub mod terminal_state;
 pub mod transport;
 pub mod wire;
 

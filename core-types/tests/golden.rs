@@ -17,7 +17,7 @@ use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, Revoke
 use core_types::protocol::import::{Compare, Comparison, Import, ImportedSecret, Supposed};
 use core_types::protocol::launcher::{
     ChildCommand, ChildEvent, Children, ControllingTerminal, Files, Handed, Inherited, LauncherDenial,
-    LauncherRequest, Mapping, Pin, ResourceLimit, Run, Standing, Started,
+    LauncherRequest, Mapping, Pin, ResourceLimit, Run, Standing, Started, TerminalState,
 };
 use core_types::protocol::profile::{
     AuditHead, AuditPoint, AuditSearch, AuditStatus, AuditSync, AuditTail, AuditVerify, AutoLock, AutoLocks,
@@ -524,6 +524,14 @@ fn launcher() -> Vec<String> {
         line("child.signal", &ChildCommand::Signal(15)),
         line("child.signal-group", &ChildCommand::SignalGroup(2)),
         line("child.continue", &ChildCommand::Continue),
+        line(
+            "child.take-terminal",
+            &ChildCommand::TakeTerminal {
+                found: TerminalState { modes: [1, 2, 3, 400], waits: [1, 0] },
+                made: TerminalState { modes: [0, 0, 3, 0], waits: [2, 5] },
+            },
+        ),
+        line("child.gave-terminal-back", &ChildCommand::GaveTerminalBack),
         line("child.stopped", &ChildEvent::Stopped(20)),
         line("child.exited", &ChildEvent::Exited(37)),
         line("child.killed", &ChildEvent::Killed(9)),

@@ -200,14 +200,7 @@ pub(crate) fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Resul
     if first.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let descriptors: Vec<OwnedFd> = ancillary
-        .drain()
-        .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let descriptors = descriptors_of(&mut ancillary);
 
     socket.read_exact(&mut length[first.bytes..])?;
     let size = usize::try_from(u32::from_le_bytes(length)).map_err(|_| malformed())?;
@@ -220,4 +213,13 @@ pub(crate) fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Resul
         Ok((message, [])) => Ok((message, descriptors)),
         _ => Err(malformed()),
     }
+}
+
+/// The descriptors that came with a message.
+pub(crate) fn descriptors_of(ancillary: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
+    let rights = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    rights.flatten().collect()
 }

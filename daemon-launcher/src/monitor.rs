@@ -5,34 +5,36 @@
 //! so the command cannot lead; this process leads in its place, as the shell does in a terminal. It never has a
 //! secret: those go to the stage on a socket of its own.
 
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
-use core_types::protocol::launcher::{ChildCommand, ChildEvent};
+use core_ipc::terminal_state;
+use core_types::protocol::launcher::{ChildCommand, ChildEvent, TerminalState};
 use core_types::protocol::profile::ChildExit;
 use core_types::protocol::{decode, encode};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvFlags, SendFlags, recv};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, recvmsg};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getpgrp, ioctl_tiocsctty, kill_process, kill_process_group, setpgid,
     setsid, waitid,
 };
-use rustix::termios::tcsetpgrp;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr, tcsetpgrp};
 
 use crate::fork::{Copied, SingleThread, fork};
-use crate::handover::{MonitorPlan, MonitorReport, Step, StepError, receive, send};
+use crate::handover::{MonitorPlan, MonitorReport, Step, StepError, descriptors_of, receive, send};
 use crate::secret_files;
 use crate::stage::{self, EXECUTING};
 
 /// Longest [`ChildCommand`] as bytes, and more.
-const COMMAND_BYTES_MAX: usize = 64;
+const COMMAND_BYTES_MAX: usize = 128;
 
 /// The whole life of a monitor, with its socket to the launcher. In a copy of the process, that of a stage.
 #[must_use]
@@ -101,12 +103,32 @@ enum Role {
     },
 }
 
+/// A terminal that `pds` has changed.
+struct Taken {
+    device: OwnedFd,
+    found: TerminalState,
+    made: TerminalState,
+}
+
+impl Taken {
+    /// Puts it back, unless somebody else has changed it meanwhile, such as a shell that noticed first.
+    fn put_back(self) {
+        let now = tcgetattr(&self.device).ok().filter(|now| terminal_state::of(now) == self.made);
+        if let Some(now) = now {
+            let found = terminal_state::with(now, &self.found);
+            let _ = tcsetattr(&self.device, OptionalActions::Now, &found);
+        }
+    }
+}
+
 /// One child that has not been reaped, so its process id is its own.
 struct Monitor {
     child: Pid,
     child_changes: SignalFd,
     /// `None` once `pds` is gone.
     control: Option<OwnedFd>,
+    /// The user's terminal, while `pds` has changed it.
+    taken: Option<Taken>,
     terminal: Option<OwnedFd>,
     /// What the stage says about becoming the command; ends when it has, or itself ends. `None` after that.
     execution: Option<OwnedFd>,
@@ -148,6 +170,7 @@ impl Monitor {
             child,
             child_changes,
             control,
+            taken: None,
             terminal,
             execution,
             last_word: None,
@@ -253,26 +276,37 @@ impl Monitor {
     fn obey(&mut self) -> bool {
         let Some(control) = &self.control else { return false };
         let mut message = [0; COMMAND_BYTES_MAX];
-        match retry_on_intr(|| recv(control, &mut message, RecvFlags::DONTWAIT)) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let received =
+            retry_on_intr(|| recvmsg(control, &mut [IoSliceMut::new(&mut message)], &mut ancillary, flags));
+        match received.map(|received| received.bytes) {
             Err(Errno::AGAIN) => return false,
-            Ok((length @ 1.., _)) => {
+            Ok(length @ 1..) => {
+                let descriptor = descriptors_of(&mut ancillary).pop();
                 if let Some(command) = message.get(..length).and_then(|message| decode(message).ok()) {
-                    self.execute(command);
+                    self.execute(command, descriptor);
                 }
             }
             // `pds` is gone: what a terminal does to its foreground job when it is closed.
-            Ok((0, _)) | Err(_) => {
+            Ok(0) | Err(_) => {
                 self.control = None;
-                self.execute(ChildCommand::SignalGroup(Signal::HUP.as_raw()));
-                self.execute(ChildCommand::SignalGroup(Signal::CONT.as_raw()));
+                self.taken.take().into_iter().for_each(Taken::put_back);
+                self.execute(ChildCommand::SignalGroup(Signal::HUP.as_raw()), None);
+                self.execute(ChildCommand::SignalGroup(Signal::CONT.as_raw()), None);
             }
         }
         true
     }
 
     /// A failure means that the child has just ended (which is noticed next) or may not be signalled (setuid).
-    fn execute(&self, command: ChildCommand) {
+    fn execute(&mut self, command: ChildCommand, descriptor: Option<OwnedFd>) {
         match command {
+            ChildCommand::TakeTerminal { found, made } => {
+                self.taken = descriptor.map(|device| Taken { device, found, made });
+            }
+            ChildCommand::GaveTerminalBack => self.taken = None,
             ChildCommand::Signal(number) => {
                 let _ = Signal::from_named_raw(number).map(|signal| kill_process(self.child, signal));
             }

@@ -527,6 +527,22 @@ fn the_terminal_after_a_violent_end() {
             finish(terminal, "137");
         })
     });
+    // A script that was started by the shell leaves the terminal as it is, and the shell takes it so.
+    on_terminal(&system, "after SIGKILL of what a script started", |terminal| {
+        unchanged(terminal, |terminal| {
+            terminal.line("sh -c '$RUN sh -c \"echo rea\"dy\"; read line; exit 3\"; exit $?'; echo code=$?.");
+            terminal.wait_for("\nready");
+            let mut started = terminal.process().pid();
+            for _generation in 0..2 {
+                started = wait_for("a child of it", || {
+                    let path = format!("/proc/{started}/task/{started}/children");
+                    std::fs::read_to_string(path).ok()?.split_whitespace().last()?.parse().ok()
+                });
+            }
+            tests::process::Pinned::open(started).unwrap().signal(Signal::KILL);
+            finish(terminal, "137");
+        })
+    });
 }
 
 /// A first process of a pid namespace: waits for an orphan that it did not start, and then for a signal.

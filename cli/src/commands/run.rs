@@ -6,14 +6,15 @@ mod program;
 mod signals;
 
 use std::ffi::OsString;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use core_ipc::blocking::Client;
-use core_ipc::{CallError, CallOptions};
+use core_ipc::{CallError, CallOptions, terminal_state};
 use core_types::header::Refusal;
 use core_types::protocol::launcher::{
     ChildCommand, ChildEvent, ControllingTerminal, Handed, LauncherDenial, Mapping, OsBytes, Pin, Run,
@@ -25,7 +26,10 @@ use core_types::{ProfileName, WireSecret};
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    recv, sendmsg, socketpair,
+};
 
 pub(crate) use self::here::run_here;
 use self::signals::Signals;
@@ -289,8 +293,8 @@ impl Job {
     /// Waits for the monitor's first word; false if it is another one, or there is none because there is no monitor.
     fn is_executed(&self) -> bool {
         let mut message = [0; EVENT_BYTES_MAX];
-        match retry_on_intr(|| recv(&self.control, &mut message, RecvFlags::empty())) {
-            Ok((length, _)) => matches!(decode(&message[..length]), Ok(ChildEvent::Executed)),
+        match self.hear(&mut message) {
+            Ok(length) => matches!(decode(&message[..length]), Ok(ChildEvent::Executed)),
             Err(_) => false,
         }
     }
@@ -300,7 +304,7 @@ impl Job {
         if let Some(screen) = &mut self.screen {
             screen.copy_size();
             if self.wants_terminal && screen.in_foreground() {
-                let _ = screen.take();
+                take(screen, &self.control);
             }
         }
     }
@@ -347,8 +351,7 @@ impl Job {
     fn on_report(&mut self, signals: &mut Signals) -> Result<(), RunError> {
         const LOST: &str = "the command's monitor ended without saying how the command ended";
         let mut message = [0; EVENT_BYTES_MAX];
-        let (length, _) = retry_on_intr(|| recv(&self.control, &mut message, RecvFlags::empty()))
-            .map_err(RunError::at(LOST))?;
+        let length = self.hear(&mut message).map_err(RunError::at(LOST))?;
         match decode(&message[..length]) {
             Ok(ChildEvent::Executed) => {}
             Ok(ChildEvent::Stopped(signal)) => self.on_stop(signal, signals)?,
@@ -380,6 +383,7 @@ impl Job {
         if let Some(screen) = &mut self.screen {
             screen.show_what_is_there();
             screen.give_back();
+            self.tell(ChildCommand::GaveTerminalBack);
         }
         // SIGSTOP would stop this process even where no shell could continue it.
         let own = if needs_terminal { stopped_by } else { Number::TSTP };
@@ -407,18 +411,45 @@ impl Job {
     fn put_forward(&mut self) {
         if let Some(screen) = &mut self.screen {
             if screen.in_foreground() {
-                let _ = screen.take();
+                take(screen, &self.control);
             }
             screen.copy_size();
         }
         self.tell(ChildCommand::Continue);
     }
 
-    /// A monitor that is gone is noticed where its reports are read.
     fn tell(&self, command: ChildCommand) {
-        if let Ok(message) = encode(&command) {
-            let _ = send(&self.control, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-        }
+        tell(&self.control, command, &[]);
+    }
+
+    /// The next thing that the monitor said. One that ended before it read all it was told leaves an error, and behind that
+    /// what it said (unix(7)).
+    fn hear(&self, message: &mut [u8]) -> Result<usize, Errno> {
+        let mut next = || retry_on_intr(|| recv(&self.control, &mut *message, RecvFlags::empty()));
+        let (length, _) = match next() {
+            Err(Errno::CONNRESET) => next()?,
+            heard => heard?,
+        };
+        Ok(length)
+    }
+}
+
+/// Takes the user's terminal for the child, and has the monitor put it back if this process cannot.
+fn take(screen: &mut Screen, control: &OwnedFd) {
+    let _ = screen.take(|terminal, found, made| {
+        let (found, made) = (terminal_state::of(found), terminal_state::of(made));
+        tell(control, ChildCommand::TakeTerminal { found, made }, &[terminal.as_fd()]);
+    });
+}
+
+/// A monitor that is gone is noticed where its reports are read.
+fn tell(control: &OwnedFd, command: ChildCommand, descriptors: &[BorrowedFd<'_>]) {
+    let Ok(message) = encode(&command) else { return };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if descriptors.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let _ = sendmsg(control, &[IoSlice::new(&message)], &mut ancillary, flags);
     }
 }
 
@@ -426,6 +457,7 @@ impl Job {
 mod tests {
     use super::*;
     use core_types::protocol::launcher::RUN_DESCRIPTORS;
+    use rustix::net::send;
 
     fn plan() -> RunPlan {
         RunPlan {

@@ -315,6 +315,25 @@ pub enum ChildCommand {
     SignalGroup(i32),
     /// Make the command's group the foreground group of its terminal again, and continue it.
     Continue,
+    /// The user's terminal, which travels with this, is about to be changed from one state into another: to be put back
+    /// if `pds` ends without having done so.
+    TakeTerminal {
+        /// What it is like.
+        found: TerminalState,
+        /// What it will be like.
+        made: TerminalState,
+    },
+    /// It has been put back.
+    GaveTerminalBack,
+}
+
+/// What of a terminal's state is changed while a command has it (termios(3)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalState {
+    /// The modes of input, output, control and local.
+    pub modes: [u32; 4],
+    /// How many bytes a read waits for, and for how long (VMIN and VTIME).
+    pub waits: [u8; 2],
 }
 
 /// From the child's monitor to `pds`.
