@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use core_crypto::SecureBytes;
+use core_types::name::LAUNCHER;
 use rustix::process::Signal;
 use tests::canary::Canary;
 use tests::postgres::Postgres;
@@ -123,6 +125,23 @@ fn it_is_all_secrets_or_no_child() {
     is_not_started(&system, &[], &["locked"]);
     system.pds(["daemon", "stop"]).run().done();
     is_not_started(&system, &["--no-start"], &["pds daemon start"]);
+}
+
+#[test]
+fn what_was_not_started_in_time_is_not_started_later() {
+    let system = booted();
+    let launcher = system.process(LAUNCHER).unwrap();
+    launcher.signal(Signal::STOP);
+    let asked = Instant::now();
+    let late = system.pds(["--timeout", "1", "run", "--", "touch", "late"]).run();
+    let waited = asked.elapsed();
+    launcher.signal(Signal::CONT);
+    late.exits(125).says("in time");
+    // Without the option it would be ten seconds.
+    assert!(waited < Duration::from_secs(8), "{waited:?}");
+    system.pds(["run", "--", "touch", "next"]).run().done();
+    let made = |name: &str| system.folder().join(name).exists();
+    assert!(made("next") && !made("late"));
 }
 
 #[test]

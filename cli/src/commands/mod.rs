@@ -207,7 +207,7 @@ fn launch(session: &mut Session, options: &RunOptions) -> Result<ExitCode, Failu
     let undelivered =
         |error: &RunError| matches!(error, RunError::Call(CallError::Refused(Refusal::ServiceUnknown)));
     let end = Instant::now() + session.usual_deadline();
-    Ok(session.until_delivered(end, |client, _| run::run(client, plan()), undelivered)??)
+    Ok(session.until_delivered(end, |client, left| run::run(client, plan(), left), undelivered)??)
 }
 
 /// Whether a variable of the command may be a reference to a secret, of whatever profile.

@@ -88,14 +88,12 @@ impl RunError {
     }
 }
 
-/// Runs the command and answers its exit code, or 128+n if signal n ended it.
+/// Runs the command, which has to be started within `deadline`, and answers its exit code, or 128+n if signal n ended it.
 ///
 /// # Errors
 /// The command was not started, or its end was not reported.
-pub(crate) fn run(client: &mut Client, request: RunPlan) -> Result<ExitCode, RunError> {
-    run_with(request, |call, descriptors| {
-        Ok(client.call(call, CallOptions { descriptors, ..CallOptions::default() })?)
-    })
+pub(crate) fn run(client: &mut Client, request: RunPlan, deadline: Duration) -> Result<ExitCode, RunError> {
+    run_with(request, |call, descriptors| Ok(client.call(call, CallOptions { deadline, descriptors })?))
 }
 
 /// As [`run`], with `start` in the place of the launcher.
