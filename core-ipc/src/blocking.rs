@@ -77,7 +77,7 @@ impl Client {
     /// # Errors
     /// Nobody listens, the runtime folder is not private, or the handshake fails or takes longer than `timeout`.
     pub fn connect(paths: &Paths, timeout: Duration) -> Result<Self, ConnectError> {
-        let identity = Identity::generate().map_err(|_| ConnectError::Handshake)?;
+        let identity = Identity::for_one_connection().map_err(|_| ConnectError::Handshake)?;
         Self::connect_as(identity, paths, timeout)
     }
 

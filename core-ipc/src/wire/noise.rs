@@ -3,7 +3,7 @@
 
 use core_crypto::SecureBytes;
 use snow::{Builder, HandshakeState, TransportState};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::suite::{Suite, public_of};
 
@@ -45,10 +45,25 @@ impl PublicKey {
     }
 }
 
-/// A Noise static key pair. The private half never leaves locked memory, except into a handshake.
+/// A Noise static key pair. The private half never leaves locked memory, except into a handshake; that of a pair which is
+/// for one connection alone is just wiped, since the handshakes of that connection hold it in the same memory.
 pub struct Identity {
-    private: SecureBytes,
+    private: Private,
     public: PublicKey,
+}
+
+enum Private {
+    Kept(SecureBytes),
+    Passing(Box<Zeroizing<[u8; 32]>>),
+}
+
+impl Private {
+    fn expose(&self) -> &[u8] {
+        match self {
+            Self::Kept(key) => key.expose(),
+            Self::Passing(key) => key.as_ref().as_ref(),
+        }
+    }
 }
 
 /// Something in the handshake or in a sealed message is not as the protocol has it; which part, is nobody's business.
@@ -73,11 +88,20 @@ impl Identity {
     /// # Errors
     /// The kernel gave no random bytes.
     pub fn generate() -> Result<Self, NoiseError> {
-        let mut pair = builder(None)?.generate_keypair()?;
-        let private = SecureBytes::copy_of(&pair.private);
-        pair.private.zeroize();
-        let public = PublicKey(pair.public.as_slice().try_into().map_err(|_| NoiseError)?);
-        Ok(Self { private, public })
+        let Self { private, public } = Self::for_one_connection()?;
+        Ok(Self { private: Private::Kept(SecureBytes::copy_of(private.expose())), public })
+    }
+
+    /// Makes a fresh key pair by which nobody will be known after its connection has ended. No memory is locked for it, which
+    /// is much of what a short-lived process would do.
+    ///
+    /// # Errors
+    /// The kernel gave no random bytes.
+    pub fn for_one_connection() -> Result<Self, NoiseError> {
+        let mut private = Box::new(Zeroizing::new([0; 32]));
+        core_crypto::random::fill(private.as_mut().as_mut()).map_err(|_| NoiseError)?;
+        let public = PublicKey(public_of(&private));
+        Ok(Self { private: Private::Passing(private), public })
     }
 
     /// The pair of a private key of 64 hex digits.
@@ -86,7 +110,7 @@ impl Identity {
         let mut private = Zeroizing::new([0; 32]);
         hex::decode_to_slice(text, private.as_mut()).ok()?;
         let public = PublicKey(public_of(&private));
-        Some(Self { private: SecureBytes::copy_of(private.as_ref()), public })
+        Some(Self { private: Private::Kept(SecureBytes::copy_of(private.as_ref())), public })
     }
 
     /// The private half as 64 hex digits, for the file of the one who is to own it. It has room for a line feed.
