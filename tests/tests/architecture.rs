@@ -159,3 +159,31 @@ fn no_module_is_a_catch_all() {
         .collect();
     assert!(wrong.is_empty(), "{wrong:?}");
 }
+
+/// Each takes away what a test is for; one that does not fit the sources any more, or names no test, shows nothing.
+#[test]
+fn every_control_fits_the_sources_and_names_tests() {
+    let texts: Vec<String> = sources().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let controls = std::fs::read_dir(workspace().join("tests/controls")).unwrap();
+    let patches =
+        controls.map(|entry| entry.unwrap().path()).filter(|path| path.extension() == Some("patch".as_ref()));
+    for patch in patches {
+        let fits = Command::new("git")
+            .args(["apply", "--check"])
+            .arg(&patch)
+            .current_dir(workspace())
+            .output()
+            .unwrap();
+        assert!(fits.status.success(), "{}: {}", patch.display(), String::from_utf8_lossy(&fits.stderr));
+        let text = std::fs::read_to_string(&patch).unwrap();
+        let red = text.lines().find_map(|line| line.strip_prefix("Red: ")).unwrap_or_default();
+        // What is a name and no regular expression.
+        let plain = |name: &&str| !name.starts_with('/');
+        let mut named = red.split("test(").skip(1).filter_map(|rest| rest.split(')').next()).filter(plain);
+        let missing = named.find(|name| {
+            let own = name.rsplit("::").next().unwrap_or(name);
+            !texts.iter().any(|text| text.contains(own))
+        });
+        assert!(!red.is_empty() && missing.is_none(), "{}: no test is named by {red:?}", patch.display());
+    }
+}
