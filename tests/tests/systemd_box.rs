@@ -102,6 +102,9 @@ fn installed_for_all_the_daemons_run_as_units_that_nobody_looks_into() {
 
     let profile = machine.user("pds run -- grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status").ok();
     assert_eq!(profile, machine.user("grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status").ok());
+    // Its namespaces do not keep the launcher from the user's systemd.
+    let group = machine.user("pds run -- cat /proc/self/cgroup").ok();
+    assert!(group.contains("/app.slice/app-pds-cat-"), "{group}");
     // The launcher is more closed in than any of these, and starts nothing for them all the same.
     for confined in [
         "setpriv --no-new-privs",
