@@ -68,6 +68,14 @@ struct Woken {
     asked: bool,
 }
 
+/// What came of `pds`.
+enum Heard {
+    Nothing,
+    Command(ChildCommand, Option<OwnedFd>),
+    /// It is gone.
+    End,
+}
+
 /// How a child ended.
 #[derive(Clone, Copy)]
 enum End {
@@ -189,6 +197,7 @@ impl Monitor {
                 while self.child_changes.read_signal()?.is_some() {}
                 if let Some(end) = self.report_changes()? {
                     self.hold_terminal();
+                    self.settle_terminal();
                     if let Some(folder) = &self.folder {
                         secret_files::remove(Path::new(folder));
                     }
@@ -274,30 +283,64 @@ impl Monitor {
 
     /// Does the next thing `pds` said; false if there is none.
     fn obey(&mut self) -> bool {
-        let Some(control) = &self.control else { return false };
-        let mut message = [0; COMMAND_BYTES_MAX];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let received =
-            retry_on_intr(|| recvmsg(control, &mut [IoSliceMut::new(&mut message)], &mut ancillary, flags));
-        match received.map(|received| received.bytes) {
-            Err(Errno::AGAIN) => return false,
-            Ok(length @ 1..) => {
-                let descriptor = descriptors_of(&mut ancillary).pop();
-                if let Some(command) = message.get(..length).and_then(|message| decode(message).ok()) {
-                    self.execute(command, descriptor);
-                }
-            }
-            // `pds` is gone: what a terminal does to its foreground job when it is closed.
-            Ok(0) | Err(_) => {
-                self.control = None;
-                self.taken.take().into_iter().for_each(Taken::put_back);
+        match self.hear() {
+            Heard::Nothing => return false,
+            Heard::Command(command, descriptor) => self.execute(command, descriptor),
+            // What a terminal does to its foreground job when it is closed.
+            Heard::End => {
+                self.put_terminal_back();
                 self.execute(ChildCommand::SignalGroup(Signal::HUP.as_raw()), None);
                 self.execute(ChildCommand::SignalGroup(Signal::CONT.as_raw()), None);
             }
         }
         true
+    }
+
+    /// Takes what `pds` has still said of the terminal, now that there is no child any more: it may have ended with `pds`, whose
+    /// end closes the child's terminal.
+    fn settle_terminal(&mut self) {
+        loop {
+            match self.hear() {
+                Heard::Nothing => return,
+                Heard::Command(
+                    command @ (ChildCommand::TakeTerminal { .. } | ChildCommand::GaveTerminalBack),
+                    descriptor,
+                ) => self.execute(command, descriptor),
+                Heard::Command(..) => {}
+                Heard::End => return self.put_terminal_back(),
+            }
+        }
+    }
+
+    fn put_terminal_back(&mut self) {
+        self.taken.take().into_iter().for_each(Taken::put_back);
+    }
+
+    /// The next thing that `pds` said, without waiting. What cannot be understood is passed over.
+    fn hear(&mut self) -> Heard {
+        loop {
+            let Some(control) = &self.control else { return Heard::Nothing };
+            let mut message = [0; COMMAND_BYTES_MAX];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let received = retry_on_intr(|| {
+                recvmsg(control, &mut [IoSliceMut::new(&mut message)], &mut ancillary, flags)
+            });
+            match received.map(|received| received.bytes) {
+                Err(Errno::AGAIN) => return Heard::Nothing,
+                Ok(length @ 1..) => {
+                    let descriptor = descriptors_of(&mut ancillary).pop();
+                    if let Some(command) = message.get(..length).and_then(|message| decode(message).ok()) {
+                        return Heard::Command(command, descriptor);
+                    }
+                }
+                Ok(0) | Err(_) => {
+                    self.control = None;
+                    return Heard::End;
+                }
+            }
+        }
     }
 
     /// A failure means that the child has just ended (which is noticed next) or may not be signalled (setuid).

@@ -527,10 +527,12 @@ fn the_terminal_after_a_violent_end() {
             finish(terminal, "137");
         })
     });
-    // A script that was started by the shell leaves the terminal as it is, and the shell takes it so.
+    // A script that was started by the shell leaves the terminal as it is, and the shell takes it so. The script waits for
+    // it here, because nothing says who of the monitor and the script's shell sees the end of pds first.
     on_terminal(&system, "after SIGKILL of what a script started", |terminal| {
         unchanged(terminal, |terminal| {
-            terminal.line("sh -c '$RUN sh -c \"echo rea\"dy\"; read line; exit 3\"; exit $?'; echo code=$?.");
+            let script = "$RUN sh -c \"echo rea\"dy\"; read line; exit 3\"; code=$?; until stty -a | grep -q \" icanon\"; do :; done; exit $code";
+            terminal.line(&format!("sh -c '{script}'; echo code=$?."));
             terminal.wait_for("\nready");
             let mut started = terminal.process().pid();
             for _generation in 0..2 {
