@@ -55,7 +55,11 @@ pub(crate) fn run(alone: &SingleThread, launcher: UnixStream) -> ExitCode {
     let ready = MonitorReport::Ready { pid: monitor.child.as_raw_nonzero().get().unsigned_abs() };
     // Without an answer the launcher gives up, the stage sees its socket end, and the loop sees the stage end.
     let _ = send(&launcher, &ready, &[]);
-    match monitor.serve(&launcher) {
+    let served = monitor.serve(&launcher);
+    // The launcher has heard all there is when this is closed.
+    drop(launcher);
+    monitor.settle_terminal();
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -197,7 +201,6 @@ impl Monitor {
                 while self.child_changes.read_signal()?.is_some() {}
                 if let Some(end) = self.report_changes()? {
                     self.hold_terminal();
-                    self.settle_terminal();
                     if let Some(folder) = &self.folder {
                         secret_files::remove(Path::new(folder));
                     }
@@ -296,16 +299,24 @@ impl Monitor {
         true
     }
 
-    /// Takes what `pds` has still said of the terminal, now that there is no child any more: it may have ended with `pds`, whose
-    /// end closes the child's terminal.
+    /// Stays until `pds` is gone, now that there is no child any more, if it has the user's terminal: a killed `pds` may close
+    /// the child's terminal, with which the child ends, before it closes the socket.
     fn settle_terminal(&mut self) {
         loop {
             match self.hear() {
-                Heard::Nothing => return,
+                Heard::Nothing => match &self.control {
+                    Some(control) if self.taken.is_some() => {
+                        if retry_on_intr(|| poll(&mut [PollFd::new(control, PollFlags::IN)], None)).is_err() {
+                            return;
+                        }
+                    }
+                    _ => return,
+                },
                 Heard::Command(
                     command @ (ChildCommand::TakeTerminal { .. } | ChildCommand::GaveTerminalBack),
                     descriptor,
                 ) => self.execute(command, descriptor),
+                // There is no child to signal.
                 Heard::Command(..) => {}
                 Heard::End => return self.put_terminal_back(),
             }
@@ -329,6 +340,8 @@ impl Monitor {
             });
             match received.map(|received| received.bytes) {
                 Err(Errno::AGAIN) => return Heard::Nothing,
+                // It ended before it read all it was told; what it said stands behind the error (unix(7)).
+                Err(Errno::CONNRESET) => {}
                 Ok(length @ 1..) => {
                     let descriptor = descriptors_of(&mut ancillary).pop();
                     if let Some(command) = message.get(..length).and_then(|message| decode(message).ok()) {
