@@ -1,7 +1,6 @@
 //! A client of the bus without an async runtime: one request at a time, for the command line.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use core_types::paths::Paths;
 use core_types::protocol::bus::{BusRequest, KeyOf};
 use core_types::protocol::{Call, DenialOf, Service, Topic, encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::Timeout;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use zeroize::Zeroizing;
 
 use crate::error::{CallError, CallOptions, ConnectError};
@@ -38,8 +37,6 @@ pub struct Client {
     events: VecDeque<Event>,
     /// The answer to the later of two requests, if it came first.
     early: Option<Frame>,
-    /// How long the socket waits for input.
-    patience: Option<Duration>,
 }
 
 /// Something that was published on a topic that was subscribed to.
@@ -50,9 +47,6 @@ pub struct Event {
     /// The encoded event.
     pub body: Body,
 }
-
-/// From this on the end of a wait need not be exact: the bus ends it, and nobody but a bus that stands still can be late.
-const ROUGH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Most events that are kept for whoever takes them; the oldest goes first.
 const EVENTS_MAX: usize = 64;
@@ -105,7 +99,6 @@ impl Client {
             next_id: 1,
             events: VecDeque::new(),
             early: None,
-            patience: None,
         })
     }
 
@@ -299,32 +292,12 @@ impl Client {
             }
             // The bus answers at the deadline itself; the grace lets that answer arrive.
             let end = deadline + Duration::from_millis(500);
-            let in_time = if written {
-                self.await_input(end)
-            } else {
-                let ready = wait(&self.socket, PollFlags::IN | PollFlags::OUT, end).map_err(lost)?;
-                socket::receive(&self.socket, &mut self.wire, &mut self.buffer).map(|_| ready)
-            };
-            if !in_time.map_err(lost)? {
+            let wanted = if written { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+            if !wait(&self.socket, wanted, end).map_err(lost)? {
                 return Err(CallError::Refused(core_types::header::Refusal::Timeout));
             }
+            socket::receive(&self.socket, &mut self.wire, &mut self.buffer).map_err(lost)?;
         }
-    }
-
-    /// Waits for input and takes it; answers whether that was before the end.
-    fn await_input(&mut self, end: Instant) -> Result<bool, LinkError> {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(false);
-        }
-        // One patience does for many calls, so that it need not be told to the kernel for each.
-        let patience = if left < ROUGH_PATIENCE { left } else { Duration::from_secs(left.as_secs() + 1) };
-        if self.patience != Some(patience) {
-            rustix::net::sockopt::set_socket_timeout(&self.socket, Timeout::Recv, Some(patience))?;
-            self.patience = Some(patience);
-        }
-        socket::await_some(&self.socket, &mut self.wire, &mut self.buffer)?;
-        Ok(true)
     }
 
     /// Waits until the socket has taken all that was sent before and has room for more, or the deadline has passed:
@@ -370,26 +343,38 @@ pub(crate) fn connect(path: &std::path::Path) -> Result<UnixStream, ConnectError
 }
 
 fn handshake(
-    mut socket: &UnixStream,
+    socket: &UnixStream,
     identity: &Identity,
     key: PublicKey,
     timeout: Duration,
 ) -> Result<Session, ConnectError> {
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => ConnectError::TimedOut(timeout),
-        _ => ConnectError::Handshake,
-    };
+    let failed = |_| ConnectError::Handshake;
+    let deadline = Instant::now() + timeout;
     let (initiator, message) =
         Initiator::start(identity, key, &socket::prologue()).map_err(|_| ConnectError::Handshake)?;
-    socket.set_read_timeout(Some(timeout)).map_err(failed)?;
-    socket.set_write_timeout(Some(timeout)).map_err(failed)?;
-    socket.write_all(&message).map_err(failed)?;
+    // A socket to which nothing was sent yet has room for it.
+    if send(socket, &message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(failed)? < message.len() {
+        return Err(ConnectError::Handshake);
+    }
     let mut reply = Zeroizing::new([0; MESSAGE_2_BYTES]);
-    socket.read_exact(reply.as_mut()).map_err(failed)?;
+    let mut missing = &mut reply[..];
+    while !missing.is_empty() {
+        if !wait(socket, PollFlags::IN, deadline).map_err(failed)? {
+            return Err(ConnectError::TimedOut(timeout));
+        }
+        match recv(socket, &mut *missing, RecvFlags::DONTWAIT) {
+            Ok((count, _)) if count > 0 => missing = &mut missing[count..],
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Ok(_) | Err(_) => return Err(ConnectError::Handshake),
+        }
+    }
     initiator.finish(reply.as_ref()).map_err(|_| ConnectError::Handshake)
 }
 
 /// Waits until the socket is ready or the deadline has passed; says which.
+///
+/// To wait in the read itself would be one system call less, and dearer: the kernel wakes whoever sleeps in a read also
+/// when the other end has taken what was sent, and whoever polls only for what he polls for.
 fn wait(socket: impl AsFd, wanted: PollFlags, deadline: Instant) -> Result<bool, rustix::io::Errno> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -83,38 +83,15 @@ pub fn receive(
     wire: &mut Connection,
     buffer: &mut ReadBuffer,
 ) -> Result<Received, LinkError> {
-    receive_with(RecvFlags::DONTWAIT, socket, wire, buffer)
-}
-
-/// As [`receive`], but waits for something to arrive, as long as the socket's timeout lets it (socket(7),
-/// `SO_RCVTIMEO`). It is one system call instead of two.
-///
-/// # Errors
-/// As [`receive`].
-pub(crate) fn await_some(
-    socket: impl AsFd,
-    wire: &mut Connection,
-    buffer: &mut ReadBuffer,
-) -> Result<Received, LinkError> {
-    receive_with(RecvFlags::empty(), socket, wire, buffer)
-}
-
-fn receive_with(
-    how: RecvFlags,
-    socket: impl AsFd,
-    wire: &mut Connection,
-    buffer: &mut ReadBuffer,
-) -> Result<Received, LinkError> {
     let bytes = &mut *buffer.0;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(RECEIVED_DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = how | RecvFlags::CMSG_CLOEXEC;
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
     let count = loop {
         match recvmsg(&socket, &mut [IoSliceMut::new(bytes)], &mut control, flags) {
             Ok(received) => break received.bytes,
-            Err(Errno::INTR) if how.contains(RecvFlags::DONTWAIT) => {}
-            // Who waits looks at his deadline first, and waits on.
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(Received::Nothing),
             Err(Errno::CONNRESET) => return Err(LinkError::Closed),
             Err(error) => return Err(error.into()),
         }
