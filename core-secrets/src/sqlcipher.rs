@@ -11,6 +11,7 @@ mod entries;
 mod freshness;
 mod history;
 mod import;
+mod log_room;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use self::change::Change;
 use self::connection::{connect, failed};
 use self::entries::{clock_unix_ms, get_many, list, read, read_version, remove, write};
 use self::history::{history, purge, rename, restore, undo_removal};
+use self::log_room::LogRoom;
 use self::schema::{SCHEMA, check_format};
 use crate::anchor::Anchor;
 use crate::freshness::{Mark, Reading, Rollback};
@@ -102,6 +104,7 @@ struct Open {
     anchor: Option<Anchor>,
     /// The state that the rows are in, where it is known.
     state: Option<Mark>,
+    log_room: LogRoom,
 }
 
 impl SqlCipherStore {
@@ -113,7 +116,7 @@ impl SqlCipherStore {
         drop(private_fs::create_new(path)?);
         let connection = connect(path, vault_key)?;
         connection.execute_batch(SCHEMA).map_err(failed("make the table of secrets"))?;
-        Ok(Self::new(connection, profile, vault_key))
+        Ok(Self::new(connection, path, profile, vault_key))
     }
 
     /// Opens a database that [`Self::create`] made with the same key. Blocks.
@@ -124,16 +127,17 @@ impl SqlCipherStore {
         private_fs::check_private_file(path)?;
         let connection = connect(path, vault_key)?;
         check_format(&connection)?;
-        Ok(Self::new(connection, profile, vault_key))
+        Ok(Self::new(connection, path, profile, vault_key))
     }
 
-    fn new(connection: Connection, profile: &ProfileName, vault_key: &SecureBytes) -> Self {
+    fn new(connection: Connection, path: &Path, profile: &ProfileName, vault_key: &SecureBytes) -> Self {
         let open = Open {
             connection,
             entry_key: key_schedule::entry_key(vault_key),
             freshness_key: key_schedule::freshness_key(vault_key, profile.as_str()),
             anchor: None,
             state: None,
+            log_room: LogRoom::new(path),
         };
         Self {
             inner: Arc::new(Inner {
@@ -157,7 +161,7 @@ impl SqlCipherStore {
     /// The database library failed to close it; the keys are gone all the same.
     pub fn close(&self) -> Result<(), StoreError> {
         let open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Open { connection, entry_key, freshness_key, anchor, state: _ }) = open else {
+        let Some(Open { connection, entry_key, freshness_key, anchor, .. }) = open else {
             return Ok(());
         };
         let closed = connection.close().map_err(|(_connection, error)| failed("close the database")(error));

@@ -257,10 +257,27 @@ async fn a_kill_loses_nothing() {
     close(open);
 }
 
+/// A log without the room behind what was written.
+fn written(log: &[u8]) -> &[u8] {
+    let end = log.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    &log[..end]
+}
+
+#[tokio::test]
+async fn the_room_behind_a_write_ahead_log_holds_nothing() {
+    let files = killed().await;
+    let log = &files["vault.db-wal"];
+    let end = written(log).len();
+    assert!(end < log.len(), "there is room");
+    for cut in [end, end + 1, log.len() - 1] {
+        assert_eq!(Place::of(&with(&files, &[("vault.db-wal", Some(&log[..cut]))])).found(), None, "{cut}");
+    }
+}
+
 #[tokio::test]
 async fn a_write_ahead_log_that_was_deleted_cut_or_changed_is_found() {
     let files = killed().await;
-    let log = &files["vault.db-wal"];
+    let log = written(&files["vault.db-wal"]);
     let older = |files: &Files, what: &str| {
         let found = Place::of(files).found();
         assert!(matches!(found, Some(Rollback::Older { expected: 20, .. })), "{what}: {found:?}");
@@ -271,7 +288,7 @@ async fn a_write_ahead_log_that_was_deleted_cut_or_changed_is_found() {
         older(&with(&files, &[("vault.db-wal", Some(&log[..cut]))]), &format!("cut at {cut}"));
     }
     for flipped in (0..log.len()).step_by(4_999) {
-        let mut bytes = log.clone();
+        let mut bytes = log.to_vec();
         bytes[flipped] ^= 1 << (flipped % 8);
         older(&with(&files, &[("vault.db-wal", Some(&bytes))]), &format!("bit {flipped} flipped"));
     }

@@ -67,7 +67,8 @@ impl<'a> Change<'a> {
         open: &'a mut Open,
         action: &'static str,
     ) -> Result<Self, StoreError> {
-        let Open { connection, entry_key, freshness_key, anchor, state } = open;
+        let Open { connection, entry_key, freshness_key, anchor, state, log_room } = open;
+        log_room.before_change();
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed(action))?;
         let before = state.map_or_else(|| recorded(&transaction), Ok)?;

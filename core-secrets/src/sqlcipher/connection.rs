@@ -7,6 +7,7 @@ use core_crypto::{SecureBytes, key_schedule};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, ffi};
 use zeroize::Zeroizing;
 
+use super::log_room::CHECKPOINT_FRAMES;
 use crate::store::{Damage, StoreError};
 
 /// Settings of the connection that need no answer. `cell_size_check` and `trusted_schema` are SQLite's own advice
@@ -70,6 +71,9 @@ pub(super) fn connect(path: &Path, vault_key: &SecureBytes) -> Result<Connection
         return Err(classify("turn on the write-ahead log", ffi::SQLITE_ERROR));
     }
     connection.execute_batch(SETTINGS).map_err(failed("set the database up"))?;
+    connection
+        .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_FRAMES)
+        .map_err(failed("set the database up"))?;
     overwrite_small_blocks(&connection)?;
     Ok(connection)
 }
