@@ -87,7 +87,8 @@ pub struct Header {
     pub destination: Destination,
     /// Number of the method at its service, for the reader of a log; the body says it again.
     pub method: u16,
-    /// Stamped by the bus; what a client writes here is dropped.
+    /// Stamped by the bus on requests and events; what a client writes here is dropped. An answer has none: it comes from
+    /// whom was asked.
     pub sender: Option<Sender>,
     /// Milliseconds the asker is ready to wait; 0 in anything but a request.
     pub deadline_ms: u32,

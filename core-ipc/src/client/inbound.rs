@@ -60,8 +60,8 @@ impl InboundRequest {
 }
 
 impl BusClient {
-    pub(super) fn take_inbound(&self, frame: Frame, inbound: &mpsc::Sender<Inbound>) {
-        let Some(sender) = frame.header.sender.clone() else { return };
+    pub(super) fn take_inbound(&self, mut frame: Frame, inbound: &mpsc::Sender<Inbound>) {
+        let Some(sender) = frame.header.sender.take() else { return };
         let item = match (&frame.header.kind, &frame.header.destination) {
             (Kind::Event, Destination::Topic(topic)) => {
                 Some(Inbound::Event { topic: *topic, sender, body: frame.body })

@@ -16,6 +16,8 @@ use super::connection::WireError;
 /// Bytes of the length at the start of a frame.
 pub(crate) const LENGTH_BYTES: usize = 4;
 const HEADER_LENGTH_BYTES: usize = 2;
+/// What most headers fit into.
+const HEADER_BYTES_USUAL: usize = 256;
 
 /// One frame, decoded as far as the bus decodes it.
 #[derive(Debug)]
@@ -68,17 +70,21 @@ pub(crate) fn encode_head(
     body_length: usize,
     spare: usize,
 ) -> Result<Zeroizing<Vec<u8>>, WireError> {
-    let header_length = postcard::experimental::serialized_size(header).map_err(|_| WireError::Malformed)?;
+    let header_start = LENGTH_BYTES + HEADER_LENGTH_BYTES;
+    let mut room = Vec::with_capacity(header_start + HEADER_BYTES_USUAL + spare);
+    room.resize(header_start, 0);
+    let mut bytes = Zeroizing::new(postcard::to_extend(header, room).map_err(|_| WireError::Malformed)?);
+    let header_length = bytes.len() - header_start;
     let length = HEADER_LENGTH_BYTES + header_length + body_length;
     if length > FRAME_BYTES_MAX || usize::from(header.descriptors) > DESCRIPTORS_MAX {
         return Err(WireError::TooLarge);
     }
-    let header_start = LENGTH_BYTES + HEADER_LENGTH_BYTES;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(header_start + header_length + spare));
-    bytes.extend_from_slice(&u32::try_from(length).map_err(|_| WireError::TooLarge)?.to_be_bytes());
-    bytes.extend_from_slice(&u16::try_from(header_length).map_err(|_| WireError::TooLarge)?.to_be_bytes());
-    bytes.resize(header_start + header_length, 0);
-    postcard::to_slice(header, &mut bytes[header_start..]).map_err(|_| WireError::Malformed)?;
+    let length = u32::try_from(length).map_err(|_| WireError::TooLarge)?.to_be_bytes();
+    let header_length = u16::try_from(header_length).map_err(|_| WireError::TooLarge)?.to_be_bytes();
+    bytes[..LENGTH_BYTES].copy_from_slice(&length);
+    bytes[LENGTH_BYTES..header_start].copy_from_slice(&header_length);
+    // Before anything secret is in it.
+    bytes.reserve(spare);
     Ok(bytes)
 }
 
