@@ -15,7 +15,7 @@ impl SmallDisk {
     #[must_use]
     pub fn over(folder: &Path) -> Option<Self> {
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "pds-test"])
+            .args(["-t", "tmpfs", "-o", "size=4m,mode=0700", "pds-test"])
             .arg(folder)
             .output()
             .expect("mount(8) can be started");

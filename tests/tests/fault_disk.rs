@@ -280,6 +280,12 @@ fn a_disk_that_fills_up_and_is_freed_loses_nothing() {
     system.pds(["init"]).password().run().done();
     let mut chance = Chance::of("full disk");
     let mut user = User::new(&system, chance.split());
+    for _ in 0..20 {
+        user.write(10);
+    }
+    let log = system.paths().vault(&calls::profile("default")).join("vault.db-wal");
+    let bytes = std::fs::metadata(log).expect("a log").len();
+    assert!(bytes < 500_000, "{bytes} bytes: no room is taken ahead on a small disk");
     let tried = tries(12);
     for _ in 0..tried {
         let room = chance.below(60_000);
@@ -293,13 +299,14 @@ fn a_disk_that_fills_up_and_is_freed_loses_nothing() {
             }
         }
         user.check();
-        assert!(user.refused > refused, "the disk never was full");
         disk.empty();
         let refused = user.refused;
         user.write(1_000);
         user.check();
         assert_eq!(user.refused, refused, "a write after there was room again");
     }
+    // A log that was begun anew takes a while to fill what it has.
+    assert!(user.refused >= 6, "the disk never was full");
     eprintln!(
         "{tried} times full and free again: {} writes refused, {} acknowledged",
         user.refused, user.acknowledged

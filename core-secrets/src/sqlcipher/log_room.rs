@@ -19,6 +19,8 @@ const HEADER_BYTES: u64 = 32;
 const FRAME_BYTES: u64 = 24 + 4096;
 /// The frames, and those of the transaction that was too many.
 const ROOM_BYTES: u64 = HEADER_BYTES + (CHECKPOINT_FRAMES as u64 + 10) * FRAME_BYTES;
+/// Where less is free, the room is left to who needs it.
+const FREE_BYTES_MIN: u64 = 64 << 20;
 /// One in so many changes looks whether there is room: whoever makes fewer has more from a log that is short.
 const CHANGES: u32 = 16;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -50,7 +52,7 @@ impl LogRoom {
         let flags = OFlags::NOFOLLOW.bits().cast_signed();
         let file = OpenOptions::new().write(true).custom_flags(flags).open(&self.path)?;
         let length = file.metadata()?.len();
-        if length >= ROOM_BYTES {
+        if length >= ROOM_BYTES || free_bytes(&file)? < FREE_BYTES_MIN {
             return Ok(());
         }
         fill(&file, length).inspect_err(|_| {
@@ -58,6 +60,12 @@ impl LogRoom {
             let _ = file.set_len(length);
         })
     }
+}
+
+/// Bytes that the file system of this file has left for its user.
+fn free_bytes(file: &File) -> io::Result<u64> {
+    let found = rustix::fs::fstatvfs(file)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Writes zeros behind what is there.
