@@ -8,14 +8,14 @@ use std::process::Command;
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// `None` where nobody may mount.
+    /// One of so many mebibytes; `None` where nobody may mount.
     ///
     /// # Panics
     /// There is no mount(8).
     #[must_use]
-    pub fn over(folder: &Path) -> Option<Self> {
+    pub fn over(folder: &Path, mebibytes: u32) -> Option<Self> {
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4m,mode=0700", "pds-test"])
+            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=0700"), "pds-test"])
             .arg(folder)
             .output()
             .expect("mount(8) can be started");

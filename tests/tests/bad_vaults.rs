@@ -147,7 +147,7 @@ fn two_daemons_do_not_work_on_one_vault() {
 #[test]
 fn a_read_only_disk_is_named_and_forgotten_when_it_is_writable_again() {
     let system = System::boot(Spec::new().not_started());
-    let Some(disk) = SmallDisk::over(system.paths().data()) else { return };
+    let Some(disk) = SmallDisk::over(system.paths().data(), 1) else { return };
     system.pds(["init"]).password().run().done();
     system.pds(["set", "key"]).stdin("value").run().done();
     system.pds(["lock"]).run().done();

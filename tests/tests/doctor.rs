@@ -131,7 +131,7 @@ fn a_disk_that_is_full_or_cannot_be_written_is_named() {
     let mut system = System::boot(Spec::new().not_started());
     let data = system.paths().data().to_owned();
     std::fs::create_dir_all(&data).unwrap();
-    let Some(disk) = SmallDisk::over(&data) else { return };
+    let Some(disk) = SmallDisk::over(&data, 1) else { return };
     system.start();
     only(&system, "room on the disk", " left", "make room");
     disk.set_read_only(true);

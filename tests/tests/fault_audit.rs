@@ -212,7 +212,7 @@ fn the_mode_of_a_profile_is_changed_without_a_restart() {
 fn on_a_full_disk_durable_refuses_and_changes_nothing_and_written_goes_on_and_tells() {
     for (mode, refuses) in [("durable", true), ("written", false)] {
         let system = System::boot(Spec::new().not_started());
-        let Some(disk) = SmallDisk::over(system.paths().state()) else { return };
+        let Some(disk) = SmallDisk::over(system.paths().state(), 1) else { return };
         system.write_config(&format!("{RATES}[audit]\nmode = '{mode}'\n"));
         system.pds(["init"]).password().run().done();
         system.pds(["set", "key"]).stdin("before").run().done();

@@ -276,7 +276,7 @@ fn a_call_that_fails_changes_nothing_half_and_nothing_acknowledged() {
 fn a_disk_that_fills_up_and_is_freed_loses_nothing() {
     let spec = Spec::new().not_started().config(&format!("{RATES}[secrets]\ncache_ttl_seconds = 0\n"));
     let system = System::boot(spec);
-    let Some(disk) = SmallDisk::over(system.paths().data()) else { return };
+    let Some(disk) = SmallDisk::over(system.paths().data(), 4) else { return };
     system.pds(["init"]).password().run().done();
     let mut chance = Chance::of("full disk");
     let mut user = User::new(&system, chance.split());

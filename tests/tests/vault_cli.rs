@@ -338,7 +338,7 @@ fn files_are_private_whatever_the_umask() {
 #[test]
 fn a_full_disk_changes_nothing_and_is_named() {
     let system = System::boot(Spec::new().not_started());
-    let Some(disk) = SmallDisk::over(system.paths().data()) else { return };
+    let Some(disk) = SmallDisk::over(system.paths().data(), 1) else { return };
     system.pds(["init"]).password().run().done();
     system.pds(["set", "key"]).stdin("before").run().done();
     disk.fill();
@@ -354,7 +354,7 @@ fn a_full_disk_changes_nothing_and_is_named() {
 #[test]
 fn an_audit_log_on_a_full_disk_is_shown_and_goes_on_when_there_is_room() {
     let system = System::boot(Spec::new().not_started());
-    let Some(disk) = SmallDisk::over(system.paths().state()) else { return };
+    let Some(disk) = SmallDisk::over(system.paths().state(), 1) else { return };
     system.pds(["init"]).password().run().done();
     system.pds(["set", "key"]).stdin("value").run().done();
     disk.fill();
