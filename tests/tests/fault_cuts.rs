@@ -87,8 +87,8 @@ fn system() -> System {
 struct Moments {
     /// Each a system call, as the how-manieth of its name in its thread.
     calls: Vec<(String, usize)>,
-    /// The last renaming among the vaults, by which what was made takes its place.
-    renaming: usize,
+    /// The renamings among the vaults, by the last of which what was made takes its place.
+    renamings: Vec<usize>,
 }
 
 /// The moments of something, found by letting it be done once.
@@ -101,7 +101,7 @@ fn moments(system: &System, act: impl FnOnce()) -> Moments {
     let vaults = system.paths().vaults().to_str().unwrap().to_owned();
     let renaming = |call: &Syscall| call.name.starts_with("rename") && call.arguments.contains(&vaults);
     Moments {
-        renaming: calls.iter().rposition(renaming).unwrap(),
+        renamings: (0..calls.len()).filter(|place| renaming(&calls[*place])).collect(),
         calls: (0..calls.len()).map(|place| (calls[place].name.clone(), count(place))).collect(),
     }
 }
@@ -119,11 +119,16 @@ fn cut(system: &mut System, moment: &(String, usize), act: impl FnOnce(&System) 
     ended
 }
 
-/// The moment of a try: any, and each second time one around the renaming.
+/// The moment of a try: first each renaming itself, the last of them first, then any, and each second time one around the
+/// last renaming.
 fn pick<'a>(moments: &'a Moments, number: usize, chance: &mut Chance) -> &'a (String, usize) {
     const BEFORE: usize = 12;
     const AFTER: usize = 12;
-    let Moments { calls, renaming } = moments;
+    let Moments { calls, renamings } = moments;
+    if let Some(renaming) = renamings.iter().rev().nth(number) {
+        return &calls[*renaming];
+    }
+    let renaming = renamings.last().unwrap();
     let around = renaming.saturating_sub(BEFORE)..(renaming + AFTER).min(calls.len());
     let among = if number.is_multiple_of(2) { 0..calls.len() } else { around };
     &calls[among.start + chance.below(among.len())]
@@ -192,8 +197,8 @@ fn of_an_old_and_a_new_password_exactly_one_opens() {
         call(&mut system.client(), &change(PASSWORD, &current));
     });
     let (tried, mut changed) = (tries(6), 0);
-    for number in 1..=tried {
-        let next = format!("password {number}");
+    for number in 0..tried {
+        let next = format!("password {}", number + 1);
         let moment = pick(&moments, number, &mut chance);
         let ended = cut(&mut system, moment, |system| ask(system, &change(&current, &next)));
         let (old, new) = (opens(&system, vec![password(&current)]), opens(&system, vec![password(&next)]));

@@ -27,6 +27,10 @@ fn number_in(value: &[u8]) -> u64 {
     std::str::from_utf8(value).unwrap().parse().unwrap()
 }
 
+/// Choices of [`act`] that only read, and all of them.
+const READS: usize = 5;
+const DEEDS: usize = 9;
+
 /// Does one thing of chance to one register; answers what was done.
 fn act(client: &mut Client, name: &str, choice: usize, fresh: u64) -> Deed {
     let options = || CallOptions { deadline: tests::PATIENCE, descriptors: Vec::new() };
@@ -53,25 +57,33 @@ fn act(client: &mut Client, name: &str, choice: usize, fresh: u64) -> Deed {
     }
 }
 
-/// What all clients saw of all registers.
-fn histories(system: &System, each: usize, chance: &mut Chance) -> BTreeMap<usize, Vec<Operation>> {
+/// What all clients saw of all registers, where so many of them write.
+fn histories(
+    system: &System,
+    writers: usize,
+    each: usize,
+    chance: &mut Chance,
+) -> BTreeMap<usize, Vec<Operation>> {
     let fresh = AtomicU64::new(1);
-    let client = |mut chance: Chance| {
+    let client = |number: usize, mut chance: Chance| {
+        let choices = if number < writers { DEEDS } else { READS };
         let mut client = system.client();
         let mut seen = Vec::new();
         for _ in 0..each {
             let register = chance.below(NAMES);
             let value = fresh.fetch_add(1, Ordering::Relaxed);
             let began = Instant::now();
-            let deed = act(&mut client, &name(register), chance.below(9), value);
+            let deed = act(&mut client, &name(register), chance.below(choices), value);
             seen.push((register, Operation { deed, began, ended: Instant::now() }));
         }
         seen
     };
     let mut histories: BTreeMap<usize, Vec<Operation>> = BTreeMap::new();
     std::thread::scope(|scope| {
-        let running: Vec<_> =
-            (0..CLIENTS).map(|_| chance.split()).map(|chance| scope.spawn(|| client(chance))).collect();
+        let running: Vec<_> = (0..CLIENTS)
+            .map(|number| (number, chance.split()))
+            .map(|(number, chance)| scope.spawn(move || client(number, chance)))
+            .collect();
         for (register, operation) in running.into_iter().flat_map(|thread| thread.join().unwrap()) {
             histories.entry(register).or_default().push(operation);
         }
@@ -79,20 +91,24 @@ fn histories(system: &System, each: usize, chance: &mut Chance) -> BTreeMap<usiz
     histories
 }
 
+/// Where all write, hardly a read comes to keep anything in the cache; where few do, the cache answers most of them.
 #[test]
 fn sixteen_clients_see_one_order_of_everything() {
+    const FEW: usize = 2;
     let mut chance = Chance::of("races");
     let each = tries(60);
-    for cache in ["", "[secrets]\ncache_ttl_seconds = 0\n"] {
+    for (writers, cache) in [CLIENTS, FEW]
+        .into_iter()
+        .flat_map(|writers| ["", "[secrets]\ncache_ttl_seconds = 0\n"].map(|cache| (writers, cache)))
+    {
         let system = System::boot(Spec::ready().config(&format!("{RATES}{cache}")));
-        let histories = histories(&system, each, &mut chance);
+        let histories = histories(&system, writers, each, &mut chance);
         assert_eq!(histories.len(), NAMES);
         for (register, operations) in histories {
             let count = operations.len();
-            assert!(is_linearizable(operations), "{} has no order ({cache:?})", name(register));
-            eprintln!(
-                "register {register}: {count} operations of {CLIENTS} clients have one order ({cache:?})"
-            );
+            let load = format!("{writers} of {CLIENTS} clients writing, {cache:?}");
+            assert!(is_linearizable(operations), "{} has no order ({load})", name(register));
+            eprintln!("register {register}: {count} operations have one order ({load})");
         }
     }
 }
