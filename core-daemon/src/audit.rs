@@ -22,11 +22,13 @@ use spool::{FRAME_BYTES_MAX, Spool};
 use waiting::Waiting;
 
 /// Pause between two `Record` calls, so that many attempts in a row cost few of them. A single one is sent at once.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(5);
 /// What the pause grows to, doubling, while entries keep coming.
-const GATHER_MAX: Duration = Duration::from_millis(16);
+const GATHER_MAX: Duration = Duration::from_millis(20);
 /// Wait before sending again what was not answered.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long somebody who wants what was recorded to be in the log waits for that.
+const DELIVER: Duration = Duration::from_millis(500);
 /// How long nothing comes before the present file is removed.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -43,6 +45,10 @@ struct Shared {
     /// How many writes are durable. Held while files are written out, so that all who wait share the next time.
     durable: FairMutex<u64>,
     added: Notify,
+    /// Some entries have been taken by `daemon-profile`.
+    answered: Notify,
+    /// Somebody waits for that, so that nothing is gathered now.
+    wanted: Notify,
     emptied: Notify,
     ending: AtomicBool,
     config: Mutex<Arc<Config>>,
@@ -97,6 +103,8 @@ impl AuditQueue {
                 waiting: Mutex::new(waiting),
                 durable: FairMutex::default(),
                 added: Notify::new(),
+                answered: Notify::new(),
+                wanted: Notify::new(),
                 emptied: Notify::new(),
                 ending: AtomicBool::new(false),
                 config: Mutex::new(Arc::new(config.clone())),
@@ -179,6 +187,25 @@ impl AuditQueue {
         Ok(())
     }
 
+    /// Completes when all that was recorded before is in the log, or after half a second. Whoever reads the log wants to
+    /// find there what it has just done.
+    pub async fn delivered(&self) {
+        let number = self.waiting().next_number();
+        let taken = async {
+            loop {
+                let answered = self.shared.answered.notified();
+                if !self.waiting().waits_below(number) {
+                    return;
+                }
+                self.shared.wanted.notify_one();
+                answered.await;
+            }
+        };
+        if tokio::time::timeout(DELIVER, taken).await.is_err() {
+            tracing::warn!("the audit log is read while entries wait for daemon-profile");
+        }
+    }
+
     /// Completes when all entries have been answered, or after `limit`.
     pub(crate) async fn drain(&self, limit: Duration) {
         self.shared.ending.store(true, Ordering::Release);
@@ -217,11 +244,13 @@ impl AuditQueue {
             match bus.call(&batch).await {
                 Ok(()) => {
                     let more = self.waiting().answered(batch.entries.len());
+                    self.shared.answered.notify_waiters();
                     self.tell_gap();
                     self.tidy(&bus).await;
                     gather = if batch.entries.len() > 1 { (2 * gather).min(GATHER_MAX) } else { GATHER };
                     if !more {
-                        tokio::time::sleep(gather).await;
+                        // However it ends, it is over.
+                        let _ = tokio::time::timeout(gather, self.shared.wanted.notified()).await;
                     }
                 }
                 Err(error) => {

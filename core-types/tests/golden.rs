@@ -16,7 +16,7 @@ use core_types::protocol::explanation::{Decision, Explain, Explanation, GateVerd
 use core_types::protocol::grants::{Grant, GrantEntry, GrantState, Grants, RevokeGrant};
 use core_types::protocol::import::{Compare, Comparison, Import, ImportedSecret, Supposed};
 use core_types::protocol::launcher::{
-    ChildCommand, ChildEvent, Children, ControllingTerminal, Files, Handed, Inherited, LauncherDenial,
+    self, ChildCommand, ChildEvent, Children, ControllingTerminal, Files, Handed, Inherited, LauncherDenial,
     LauncherRequest, Mapping, Pin, ResourceLimit, Run, Standing, Started, TerminalState,
 };
 use core_types::protocol::profile::{
@@ -26,8 +26,8 @@ use core_types::protocol::profile::{
 };
 use core_types::protocol::secrets::{
     AcceptRollback, AddFactor, AgentKey, AuditAnchor, AuditKey, ChangePassword, CheckRecovery, Delete,
-    FactorEntry, FactorKind, FactorLabel, FactorPolicy, FactorProof, FactorSheet, Factors, Gate, Get,
-    GetBatch, GetFor, History, Init, List, Lock, LockFor, Move, NewFactor, Profiles, Purge, Rekey,
+    DeliverAudit, FactorEntry, FactorKind, FactorLabel, FactorPolicy, FactorProof, FactorSheet, Factors,
+    Gate, Get, GetBatch, GetFor, History, Init, List, Lock, LockFor, Move, NewFactor, Profiles, Purge, Rekey,
     RekeyProgress, RekeyState, RemoveFactor, Restore, SecretsDenial, SecretsRequest, Selection, Set,
     SetPolicy, Unlock, UnsupportedKey, VersionEntry,
 };
@@ -341,6 +341,7 @@ fn importing() -> Vec<String> {
         line("operation.compare", &Operation::Compare),
         line("denial.bad-import", &SecretsDenial::BadImport("r".to_owned())),
         line("denial.import-too-large", &SecretsDenial::ImportTooLarge),
+        line("secrets.deliver-audit", &SecretsRequest::from(DeliverAudit {})),
         line("denial.changed-meanwhile", &SecretsDenial::ChangedMeanwhile("a".to_owned())),
     ]
 }
@@ -521,6 +522,7 @@ fn launcher() -> Vec<String> {
         line("launcher.run", &LauncherRequest::from(run)),
         line("launcher.run-ruled", &LauncherRequest::from(ruled)),
         line("launcher.children", &LauncherRequest::from(Children { after: Some(300) })),
+        line("launcher.deliver-audit", &LauncherRequest::from(launcher::DeliverAudit {})),
         line("child.signal", &ChildCommand::Signal(15)),
         line("child.signal-group", &ChildCommand::SignalGroup(2)),
         line("child.continue", &ChildCommand::Continue),

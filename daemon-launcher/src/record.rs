@@ -55,6 +55,11 @@ impl Recorder {
         }
     }
 
+    /// Completes when what was recorded before is in the audit log, or when that takes too long.
+    pub(crate) async fn delivered(&self) {
+        self.audit.delivered().await;
+    }
+
     /// Records the end of a program, which is not to be prevented.
     pub(crate) async fn end(&self, entry: SecretOperationAudit) {
         self.look().await;

@@ -1,8 +1,10 @@
 //! What `daemon-profile` answers, and to whom.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use core_daemon::{Answer, BootTimer, Caller, Context, LiveConfig, Serve, StartError, answer, unix_ms_now};
+use core_ipc::{BusClient, CallOptions};
 use core_types::ProfileName;
 use core_types::config::{AuditMode, Config};
 use core_types::header::Sender;
@@ -13,8 +15,8 @@ use core_types::protocol::profile::{
     AuditPoint, AuditReport, AuditState, BeginUnlock, EndUnlock, Operation, Outcome, ProfileDenial,
     ProfileRequest, ProfileService, Record, SecretOperationAudit, UnlockDelay,
 };
-use core_types::protocol::secrets::{Gate, ProfileChanged};
-use core_types::protocol::{Topic, decode};
+use core_types::protocol::secrets::{self, Gate, ProfileChanged};
+use core_types::protocol::{Topic, decode, launcher};
 use tokio::sync::mpsc;
 
 use crate::attempts::Attempts;
@@ -28,6 +30,9 @@ use crate::take_up::take_up;
 
 /// Most incidents that wait to be written; what comes while so many wait is only logged.
 const INCIDENTS_MAX: usize = 64;
+
+/// How long a reader of the log waits for what the daemons that write to it gather.
+const CATCH_UP: Duration = Duration::from_millis(600);
 
 /// The daemons that may have unlock attempts judged.
 const UNLOCKERS: [&str; 1] = [SECRETS];
@@ -46,6 +51,7 @@ pub(crate) struct ProfileDaemon {
     auto_locks: AutoLocks,
     sessions: Watching,
     keeper: Option<Keeper>,
+    bus: Option<BusClient>,
 }
 
 /// What `pds status` says of the modes.
@@ -88,6 +94,7 @@ impl ProfileDaemon {
             live,
             modes,
             keeper: None,
+            bus: None,
         })
     }
 
@@ -104,7 +111,7 @@ impl ProfileDaemon {
         let (locks, standing) = (self.auto_locks.clone(), self.sessions.clone());
         tokio::spawn(Logind::new(locks.clone(), context.bus.clone(), live(), standing).watch());
         tokio::spawn(locks.run(context.bus.clone(), live(), timer));
-        Ok(Self { keeper: Some(keeper), ..self })
+        Ok(Self { keeper: Some(keeper), bus: Some(context.bus), ..self })
     }
 
     async fn begin_unlock(&self, call: &BeginUnlock, sender: &Sender) -> Result<UnlockDelay, ProfileDenial> {
@@ -134,6 +141,24 @@ impl ProfileDaemon {
             change.seen();
         }
         self.modes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has the daemons that write to the log send what they gather, so that whoever reads it finds what was just done.
+    async fn catch_up(&self) {
+        let Some(bus) = &self.bus else { return };
+        let options = || CallOptions { deadline: CATCH_UP, descriptors: Vec::new() };
+        let (secrets, launcher) = tokio::join!(
+            bus.call_with(&secrets::DeliverAudit {}, options()),
+            bus.call_with(&launcher::DeliverAudit {}, options())
+        );
+        if secrets.is_err() || launcher.is_err() {
+            // What they keep is not lost, and comes as soon as they can send it.
+            tracing::debug!(
+                ?secrets,
+                ?launcher,
+                "the audit log is read without the latest entries of a daemon"
+            );
+        }
     }
 
     async fn verify(&self) -> Result<AuditReport, LogError> {
@@ -207,16 +232,24 @@ impl Serve for ProfileDaemon {
             ProfileRequest::Record(call) => answer(&call, self.record(&call, sender).await),
             // Whoever is admitted to the bus may read the log: it is the user's own.
             ProfileRequest::AuditTail(call) => {
+                self.catch_up().await;
                 answer(&call, self.audit.tail(&call).await.map_err(log_failed))
             }
-            ProfileRequest::AuditVerify(call) => answer(&call, self.verify().await.map_err(log_failed)),
+            ProfileRequest::AuditVerify(call) => {
+                self.catch_up().await;
+                answer(&call, self.verify().await.map_err(log_failed))
+            }
             ProfileRequest::AuditStatus(call) => answer(&call, Ok(self.status().await)),
             ProfileRequest::AuditSync(call) => answer(&call, self.sync(sender).await),
             ProfileRequest::AuditHead(call) => answer(&call, self.head(sender).await),
             ProfileRequest::AuditSearch(call) => {
+                self.catch_up().await;
                 answer(&call, self.audit.search(&call).await.map_err(log_failed))
             }
-            ProfileRequest::LastReads(call) => answer(&call, Ok(self.last_reads.page(&call))),
+            ProfileRequest::LastReads(call) => {
+                self.catch_up().await;
+                answer(&call, Ok(self.last_reads.page(&call)))
+            }
             ProfileRequest::AutoLocks(call) => answer(&call, Ok(self.auto_locks.pending())),
             ProfileRequest::SessionWatch(call) => answer(&call, Ok(self.sessions.state())),
         }

@@ -40,6 +40,8 @@ pub(crate) trait Neighbours: Send + Sync + 'static {
         entries: Vec<SecretOperationAudit>,
         room: Room,
     ) -> impl Future<Output = Result<(), NotDurable>> + Send;
+    /// Completes when what was handed over before is in the audit log, or when that takes too long.
+    fn recorded(&self) -> impl Future<Output = ()> + Send;
     /// Has entries kept as the modes of this configuration ask for, from now on.
     fn audit_by(&self, config: &Config);
     /// Makes known that a profile was unlocked or locked.
@@ -87,6 +89,10 @@ impl Neighbours for OverTheBus {
 
     async fn record(&self, entries: Vec<SecretOperationAudit>, room: Room) -> Result<(), NotDurable> {
         self.audit.record(entries, room).await
+    }
+
+    async fn recorded(&self) {
+        self.audit.delivered().await;
     }
 
     fn audit_by(&self, config: &Config) {

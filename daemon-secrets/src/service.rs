@@ -138,6 +138,10 @@ impl<N: Neighbours> Serve for SecretsDaemon<N> {
             }
             SecretsRequest::AuditKey(call) => answer(&call, Box::pin(self.audit_key(&call, sender)).await),
             SecretsRequest::LockFor(call) => answer(&call, Box::pin(self.lock_for(&call, sender)).await),
+            SecretsRequest::DeliverAudit(call) => {
+                self.neighbours.recorded().await;
+                answer(&call, Ok(()))
+            }
             SecretsRequest::AuditAnchor(call) => {
                 answer(&call, Box::pin(self.audit_anchor(&call, sender)).await)
             }
@@ -230,6 +234,7 @@ pub(crate) mod tests {
         async fn audit_head(&self) -> Option<AuditPoint> {
             None
         }
+        async fn recorded(&self) {}
         fn room(&self, _: &ProfileName, _: usize) -> Result<Room, NotDurable> {
             match self.unwritable.load(Ordering::SeqCst) {
                 true => Err(NotDurable("full".to_owned())),

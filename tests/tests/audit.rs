@@ -9,8 +9,9 @@ use core_types::ProfileName;
 use core_types::name::{LAUNCHER, PROFILE};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tests::calls;
 use tests::process::{Pinned, parent};
-use tests::system::wait_for;
+use tests::system::{call, wait_for};
 use tests::{Spec, System, deadline};
 
 fn booted() -> System {
@@ -22,6 +23,22 @@ fn of(system: &System, operation: &str) -> Vec<Value> {
     let shown = system.pds(["audit", "show", "--json"]).run().done().json();
     let entries = shown["entries"].as_array().unwrap();
     entries.iter().filter(|entry| entry["operation"] == operation).cloned().collect()
+}
+
+/// The daemons gather entries that come soon after another, and whoever reads the log waits for none of them.
+#[test]
+fn whoever_reads_the_log_finds_all_that_was_done_before() {
+    let system = booted();
+    let mut client = system.client();
+    for round in 1..=20 {
+        for _ in 0..round {
+            drop(call(&mut client, &calls::get("default", "api-key")));
+        }
+        let reads = system.audit(u32::try_from(round).unwrap());
+        assert!(reads.iter().all(|entry| entry["operation"] == "get"), "round {round}: {reads:?}");
+        let all = of(&system, "get").len();
+        assert_eq!(all, round * (round + 1) / 2, "round {round}");
+    }
 }
 
 /// The ends of programs, when there are so many.

@@ -243,6 +243,19 @@ impl Waiting {
         self.newest_synced = self.newest_synced.max(unsynced.newest);
     }
 
+    /// The number that the next entry gets: what was taken before has lower ones.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// Whether something waits that has a lower number, or is an earlier process's.
+    pub(crate) fn waits_below(&self, number: u64) -> bool {
+        match self.window.front() {
+            Some((_, first)) => first.origin != self.origin || first.number < number,
+            None => self.beyond.is_some(),
+        }
+    }
+
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.window.is_empty() && self.beyond.is_none()

@@ -349,10 +349,15 @@ pub enum ChildEvent {
     Executed,
 }
 
+/// As [`super::secrets::DeliverAudit`], of the launcher.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeliverAudit {}
+
 service! {
     /// The starter of programs.
     LauncherService = LAUNCHER, sealed: true, denial: LauncherDenial, requests: LauncherRequest {
         1 Run -> Started,
         2 Children -> ChildPage,
+        55 DeliverAudit -> (),
     }
 }

@@ -807,6 +807,11 @@ pub struct LockFor {
     pub cause: LockCause,
 }
 
+/// Asks for all that was recorded so far to be sent to the audit log without delay; answered when it is there, or when
+/// that takes too long. Anyone may: it only brings forward what is sent anyway.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeliverAudit {}
+
 /// Published on [`super::Topic::ProfileState`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProfileChanged {
@@ -861,6 +866,7 @@ service! {
         53 GetFor -> WireSecret,
         60 Import -> u64,
         61 Compare -> Vec<Comparison>,
+        55 DeliverAudit -> (),
         #[cfg(feature = "ipc-field-encryption")]
         32 FieldKey -> WireSecret,
     }
