@@ -32,13 +32,14 @@ for patch; do
     fi
     log=$work/$name.log
     read -ra build <<<"$(field Build "$patch")"
+    [[ " ${build[*]} " == *" --bins "* ]] || build+=(--bins)
     # The programs too: tests of whole systems start them, and cargo builds them for no test.
     if ! cargo build --locked --workspace --bins --exclude tests $features >"$log" 2>&1 ||
-        ! cargo nextest run --locked --workspace --no-run --bins "${build[@]}" $features >>"$log" 2>&1; then
+        ! cargo nextest run --locked --workspace --no-run "${build[@]}" $features >>"$log" 2>&1; then
         verdict="does not compile, see $log"; failed=1
     else
         status=0
-        cargo nextest run --locked --workspace --no-fail-fast --bins "${build[@]}" $features \
+        cargo nextest run --locked --workspace --no-fail-fast "${build[@]}" $features \
             -E "$(field Red "$patch")" >>"$log" 2>&1 || status=$?
         case $status in
             # What nextest says when tests failed.
