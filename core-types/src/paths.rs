@@ -280,6 +280,12 @@ impl Paths {
     pub fn log_file(&self) -> PathBuf {
         self.state.join("daemons.log")
     }
+
+    /// What was in that log when it became too large.
+    #[must_use]
+    pub fn older_log_file(&self) -> PathBuf {
+        self.state.join("daemons.log.1")
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod accounts;
 mod bus;
 mod enroll;
 mod facts;
+mod log_file;
 mod newcomers;
 mod own;
 mod peer;

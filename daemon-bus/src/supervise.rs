@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
+use crate::log_file::LogFile;
 use crate::vouchers::{OWN_NAMES, Told};
 
 /// Name of the supervisor's instance lock.
@@ -67,6 +68,10 @@ async fn supervise(paths: &Paths) -> Result<(), StartError> {
         let bus = std::io::stdin().as_fd().try_clone_to_owned();
         bus.and_then(|bus| told.borrow_mut().inherit(bus.into()))
             .map_err(|error| StartError::Service(format!("the bus cannot be told of daemons: {error}")))?;
+    }
+    if let Some(log) = LogFile::of_stderr(paths) {
+        log.keep_small();
+        tokio::task::spawn_local(log.keep_small_forever());
     }
     let daemons: Vec<Rc<Supervised>> = [BUS, PROFILE, SECRETS, LAUNCHER]
         .map(|name| Rc::new(Supervised::new(name, folder.join(name), paths.clone(), Rc::clone(&told))))

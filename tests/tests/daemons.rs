@@ -451,6 +451,24 @@ fn daemons_can_be_stopped_and_started_and_their_log_read() {
     assert!([SUPERVISOR, BUS, SECRETS, PROFILE, LAUNCHER].iter().all(|name| system.process(name).is_none()));
 }
 
+#[test]
+fn a_log_that_became_large_is_emptied_and_its_end_can_still_be_read() {
+    let system = System::boot(Spec::new().not_started());
+    let path = system.paths().log_file();
+    std::fs::write(&path, "a line of an earlier day\n".repeat(400_000)).unwrap();
+    let bytes = || std::fs::metadata(&path).unwrap().len();
+    let before = bytes();
+    system.pds(["daemon", "start"]).run().done();
+    assert!(bytes() < before / 100, "{} of {before} bytes", bytes());
+    system
+        .pds(["daemon", "logs"])
+        .run()
+        .done()
+        .prints_among("an earlier day")
+        .prints_among("all daemons serve");
+    system.pds(["daemon", "stop"]).run().done();
+}
+
 /// Whether a process of the same user, without capabilities, may read the memory map of another.
 fn can_be_read(pid: u32) -> bool {
     let read = powerless(Path::new("cat")).arg(format!("/proc/{pid}/maps")).output().unwrap();

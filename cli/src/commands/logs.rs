@@ -37,14 +37,17 @@ pub(super) fn run(session: &mut Session, count: Option<usize>, follow: bool) -> 
         session.messages.note("systemd keeps what they log: journalctl --user -u 'pds-*'");
     }
     let failed = |source: io::Error| Failure::Log { path: path.clone(), source };
+    let mut older = open(&session.paths.older_log_file()).map_err(failed)?;
     let Some(mut reader) = open(&path).map_err(failed)? else {
         session.messages.note(format!("nothing has been logged to {} yet", path.display()));
         let log = Log { path: path.display().to_string(), lines: Vec::new() };
         return session.output.object_if_wanted(&log);
     };
     let mut lines = Vec::new();
-    while let Some(line) = next_line(&mut reader).map_err(failed)? {
-        lines.push(line);
+    for reader in older.iter_mut().chain([&mut reader]) {
+        while let Some(line) = next_line(reader).map_err(failed)? {
+            lines.push(line);
+        }
     }
     lines.drain(..lines.len().saturating_sub(count.unwrap_or(usize::MAX)));
     if session.output.wants_json() && !follow {
@@ -60,6 +63,7 @@ pub(super) fn run(session: &mut Session, count: Option<usize>, follow: bool) -> 
     loop {
         session.output.finish()?;
         std::thread::sleep(FOLLOW_PAUSE);
+        begin_anew_if_emptied(&mut reader).map_err(failed)?;
         while let Some(line) = next_line(&mut reader).map_err(failed)? {
             write(session, line)?;
         }
@@ -80,6 +84,14 @@ fn open(path: &Path) -> io::Result<Option<BufReader<File>>> {
         reader.skip_until(b'\n')?;
     }
     Ok(Some(reader))
+}
+
+/// Goes back to the beginning of a log that has been emptied because it was large.
+fn begin_anew_if_emptied(reader: &mut BufReader<File>) -> io::Result<()> {
+    if reader.get_ref().metadata()?.len() < reader.stream_position()? {
+        reader.rewind()?;
+    }
+    Ok(())
 }
 
 /// The next line without its line feed; `None` at the end, where a line that is not whole yet is left for later.
@@ -118,6 +130,11 @@ mod tests {
         file.write_all(b"t\n").unwrap();
         assert_eq!(next_line(&mut reader).unwrap().as_deref(), Some("part"));
         assert_eq!(next_line(&mut reader).unwrap(), None);
+        file.as_file().set_len(0).unwrap();
+        file.rewind().unwrap();
+        file.write_all(b"anew\n").unwrap();
+        begin_anew_if_emptied(&mut reader).unwrap();
+        assert_eq!(next_line(&mut reader).unwrap().as_deref(), Some("anew"));
         assert!(open(Path::new("/nonexistent/log")).unwrap().is_none());
     }
 }
