@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use core_crypto::private_fs;
@@ -49,19 +50,24 @@ impl LogFile {
         if bytes <= bytes_max {
             return Ok(());
         }
-        let end = end_of(&file, bytes, kept_bytes)?;
-        private_fs::write_atomic(&self.older, &end).map_err(io::Error::other)?;
-        file.set_len(0)
+        let kept = end_of(&file, bytes, kept_bytes)
+            .and_then(|end| private_fs::write_atomic(&self.older, &end).map_err(io::Error::other));
+        // Also on a full disk, where nothing can be kept.
+        file.set_len(0)?;
+        kept
     }
 
     /// Looks at the size again and again.
     pub(crate) async fn keep_small_forever(self) {
-        let log = std::sync::Arc::new(self);
+        let log = Arc::new(self);
         loop {
             tokio::time::sleep(LOOK).await;
-            let log = std::sync::Arc::clone(&log);
-            // A panic has been logged.
-            let _ = tokio::task::spawn_blocking(move || log.keep_small()).await;
+            // A look needs no thread.
+            if std::fs::symlink_metadata(&log.path).is_ok_and(|found| found.len() > BYTES_MAX) {
+                let log = Arc::clone(&log);
+                // A panic has been logged.
+                let _ = tokio::task::spawn_blocking(move || log.keep_small()).await;
+            }
         }
     }
 }
@@ -105,5 +111,10 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"four\n", "no hole where the others were");
         log.empty_above(4, 8).unwrap();
         assert_eq!(std::fs::read(&older).unwrap(), b"four\n");
+        daemon.write_all(b"five\n").unwrap();
+        std::fs::remove_file(&older).unwrap();
+        std::fs::create_dir(&older).unwrap();
+        assert!(log.empty_above(4, 8).is_err(), "nothing can be kept");
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
     }
 }
