@@ -34,7 +34,7 @@ for patch; do
     read -ra build <<<"$(field Build "$patch")"
     [[ " ${build[*]} " == *" --bins "* ]] || build+=(--bins)
     # The programs too: tests of whole systems start them, and cargo builds them for no test.
-    if ! cargo build --locked --workspace --bins --exclude tests $features >"$log" 2>&1 ||
+    if ! cargo build --locked --workspace "${build[@]}" $features >"$log" 2>&1 ||
         ! cargo nextest run --locked --workspace --no-run "${build[@]}" $features >>"$log" 2>&1; then
         verdict="does not compile, see $log"; failed=1
     else
