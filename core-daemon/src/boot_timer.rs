@@ -87,4 +87,29 @@ mod tests {
         assert!(described(&timer).contains("it_value: (0, 0)"), "{}", described(&timer));
         assert!(described(&timer).contains("it_interval: (0, 0)"), "no periodic wake-ups");
     }
+
+    /// The variable that makes the next test the child of itself.
+    const SLEPT: &str = "PDS_TEST_SLEPT";
+
+    /// In a time namespace (time_namespaces(7)) the machine has slept for as long as one likes.
+    #[test]
+    fn the_present_moment_counts_suspend() {
+        if std::env::var_os(SLEPT).is_some() {
+            let monotonic = clock_gettime(ClockId::Monotonic).tv_sec;
+            assert!(BootTimer::now().as_secs() > u64::try_from(monotonic).unwrap() + 500_000);
+            return;
+        }
+        let as_user =
+            ["--user", "--map-root-user"].into_iter().filter(|_| !rustix::process::geteuid().is_root());
+        let output = std::process::Command::new("unshare")
+            .args(as_user)
+            .args(["--time", "--boottime", "1000000", "--"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "boot_timer::tests::the_present_moment_counts_suspend"])
+            .env(SLEPT, "")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8(output.stdout).unwrap().contains("1 passed"));
+    }
 }

@@ -639,9 +639,28 @@ mod tests {
         assert!(lock(&jit.cache).bytes <= CACHED_BYTES_MAX);
     }
 
+    /// The variable that makes the next test the child of itself.
+    const SLEPT: &str = "PDS_TEST_SLEPT";
+
+    /// In a time namespace (time_namespaces(7)) the machine has slept for as long as one likes.
     #[test]
-    fn the_boot_clock_runs() {
-        let before = BootClock.now();
-        assert!(before > Duration::ZERO && BootClock.now() >= before);
+    fn the_boot_clock_counts_suspend() {
+        if std::env::var_os(SLEPT).is_some() {
+            let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
+            assert!(BootClock.now().as_secs() > u64::try_from(monotonic).unwrap() + 500_000);
+            return;
+        }
+        let as_user =
+            ["--user", "--map-root-user"].into_iter().filter(|_| !rustix::process::geteuid().is_root());
+        let output = std::process::Command::new("unshare")
+            .args(as_user)
+            .args(["--time", "--boottime", "1000000", "--"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "jit::tests::the_boot_clock_counts_suspend"])
+            .env(SLEPT, "")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8(output.stdout).unwrap().contains("1 passed"));
     }
 }

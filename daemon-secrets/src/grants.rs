@@ -394,14 +394,6 @@ pub(crate) mod tests {
         assert_eq!((grants.list().len(), look(&grants, "db/a")), (0, Standing::None));
     }
 
-    /// What passes in suspend counts: the clock of the daemon is that of the machine since its start.
-    #[test]
-    fn the_clock_goes_on_in_suspend() {
-        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let ours = Grants::default().clock.now();
-        assert!(ours.as_secs().abs_diff(u64::try_from(boot.tv_sec).unwrap()) <= 1);
-    }
-
     #[test]
     fn a_use_is_spent_when_the_value_is_delivered_and_else_given_back() {
         let (grants, _) = grants();
