@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use core_ipc::{BusClient, CallError};
+use core_ipc::{BusClient, CallError, CallOptions};
 use core_types::config::{AuditMode, Config};
 use core_types::paths::Paths;
 use core_types::protocol::profile::{AuditSync, Requester, SecretOperationAudit};
@@ -25,6 +25,8 @@ use waiting::Waiting;
 const GATHER: Duration = Duration::from_millis(5);
 /// What the pause grows to, doubling, while entries keep coming.
 const GATHER_MAX: Duration = Duration::from_millis(20);
+/// How long `daemon-profile` may take to write entries before they are sent again; it knows those that it has.
+const WRITE: Duration = Duration::from_secs(3);
 /// Wait before sending again what was not answered.
 const RETRY: Duration = Duration::from_millis(200);
 /// How long somebody who wants what was recorded to be in the log waits for that.
@@ -241,7 +243,8 @@ impl AuditQueue {
                 self.rest(&bus).await;
                 continue;
             };
-            match bus.call(&batch).await {
+            let options = CallOptions { deadline: WRITE, descriptors: Vec::new() };
+            match bus.call_with(&batch, options).await {
                 Ok(()) => {
                     let more = self.waiting().answered(batch.entries.len());
                     self.shared.answered.notify_waiters();

@@ -75,6 +75,34 @@ fn a_stopped_and_killed_daemon_profile_holds_nobody_up_and_misses_nothing() {
     system.pds(["audit", "verify"]).run().done();
 }
 
+/// One that goes on has what it was asked before, and is asked again; one that is killed had it in memory only.
+#[test]
+fn entries_that_daemon_profile_is_too_slow_to_take_are_sent_again_and_stand_there_once() {
+    let system = System::boot(Spec::ready().config(RATES).log("debug"));
+    let mut client = system.client();
+    let mut names = Vec::new();
+    let given_up = b"audit entries wait for daemon-profile";
+    let given_up = || system.log().windows(given_up.len()).filter(|window| window == given_up).count();
+    for killed in [false, true] {
+        let before = given_up();
+        system.process(PROFILE).unwrap().signal(Signal::STOP);
+        for number in 0..20 {
+            let name = format!("asked-{killed}-{number}");
+            attempt(&mut client, &name);
+            names.push(name);
+        }
+        wait_for("daemon-secrets waits no longer", || (given_up() > before).then_some(()));
+        if killed {
+            let old = system.kill(PROFILE);
+            system.wait_until_back(PROFILE, old);
+        } else {
+            continues(&system);
+        }
+        assert_each_once(&system, &names);
+    }
+    system.pds(["audit", "verify"]).run().done();
+}
+
 /// No daemon that has an entry in memory is left.
 #[test]
 fn what_was_answered_is_recorded_though_every_daemon_is_killed() {
