@@ -37,6 +37,11 @@ impl Keeper {
         Self { audit, bus, unlocked, anchored, turn }
     }
 
+    /// The way to those whose log it is.
+    pub(crate) fn bus(&self) -> &BusClient {
+        &self.bus
+    }
+
     fn unlocked(&self) -> MutexGuard<'_, BTreeSet<ProfileName>> {
         self.unlocked.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use core_daemon::{Answer, BootTimer, Caller, Context, LiveConfig, Serve, StartError, answer, unix_ms_now};
-use core_ipc::{BusClient, CallOptions};
+use core_ipc::CallOptions;
 use core_types::ProfileName;
 use core_types::config::{AuditMode, Config};
 use core_types::header::Sender;
@@ -51,7 +51,6 @@ pub(crate) struct ProfileDaemon {
     auto_locks: AutoLocks,
     sessions: Watching,
     keeper: Option<Keeper>,
-    bus: Option<BusClient>,
 }
 
 /// What `pds status` says of the modes.
@@ -94,7 +93,6 @@ impl ProfileDaemon {
             live,
             modes,
             keeper: None,
-            bus: None,
         })
     }
 
@@ -111,7 +109,7 @@ impl ProfileDaemon {
         let (locks, standing) = (self.auto_locks.clone(), self.sessions.clone());
         tokio::spawn(Logind::new(locks.clone(), context.bus.clone(), live(), standing).watch());
         tokio::spawn(locks.run(context.bus.clone(), live(), timer));
-        Ok(Self { keeper: Some(keeper), bus: Some(context.bus), ..self })
+        Ok(Self { keeper: Some(keeper), ..self })
     }
 
     async fn begin_unlock(&self, call: &BeginUnlock, sender: &Sender) -> Result<UnlockDelay, ProfileDenial> {
@@ -145,7 +143,7 @@ impl ProfileDaemon {
 
     /// Has the daemons that write to the log send what they gather, so that whoever reads it finds what was just done.
     async fn catch_up(&self) {
-        let Some(bus) = &self.bus else { return };
+        let Some(bus) = self.keeper.as_ref().map(Keeper::bus) else { return };
         let options = || CallOptions { deadline: CATCH_UP, descriptors: Vec::new() };
         let (secrets, launcher) = tokio::join!(
             bus.call_with(&secrets::DeliverAudit {}, options()),
